@@ -1,0 +1,1 @@
+"""Adapters: each drives one family of executors in the suite's terms."""

@@ -1,0 +1,1 @@
+"""How a rule is run: contained, timed by calibrated budgets, judged by what probes recorded."""

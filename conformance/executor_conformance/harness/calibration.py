@@ -1,0 +1,111 @@
+"""How fast this machine is now, and the waiting budgets that follow from it.
+
+No rule has a timeout of its own.  Every positive wait ends the moment the thing is seen; how long it may
+take before it counts as missing is a :class:`Budgets` value, which grows with what was measured here.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from executor_conformance.harness.containment import fork
+from executor_conformance.harness.linux import monotonic, sleep
+
+# What an ordinary idle machine needs; the scale of the budgets is how much slower this one is.
+_FORK_S = 0.004
+_INTERPRETER_S = 0.06
+_JITTER_S = 0.004
+_LARGEST_SCALE = 6.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measured at the start of a run.
+
+    :param fork_s: median seconds from ``fork`` of the pytest process to the child's end, waited for.
+    :param interpreter_s: median seconds for ``python -c pass``.
+    :param jitter_s: 95th percentile of how late a sleep of 1 ms ends, in seconds.
+    """
+
+    fork_s: float
+    interpreter_s: float
+    jitter_s: float
+
+    @property
+    def scale(self) -> float:
+        """How many times slower than an ordinary idle machine, between 1 and 6."""
+        slowest = max(
+            self.fork_s / _FORK_S, self.interpreter_s / _INTERPRETER_S, 1 + self.jitter_s / _JITTER_S / 4
+        )
+        return min(max(slowest, 1.0), _LARGEST_SCALE)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibrate() -> Calibration:
+    """Measure this machine; takes about a quarter of a second."""
+    return Calibration(
+        fork_s=round(statistics.median(_fork_once() for _ in range(7)), 6),
+        interpreter_s=round(statistics.median(_interpreter_once() for _ in range(3)), 6),
+        jitter_s=round(sorted(_late_sleep() for _ in range(40))[37], 6),
+    )
+
+
+def _fork_once() -> float:
+    began = monotonic()
+    child = fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return monotonic() - began
+
+
+def _interpreter_once() -> float:
+    began = monotonic()
+    subprocess.run([sys.executable, "-c", "pass"], check=False, stdin=subprocess.DEVNULL)
+    return monotonic() - began
+
+
+def _late_sleep() -> float:
+    began = monotonic()
+    sleep(0.001)
+    return monotonic() - began - 0.001
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How long the suite waits, in seconds.
+
+    :param arrival_s: for something that must happen: a start, an event, an exit.
+    :param quiet_s: to see that nothing more happens.
+    :param call_s: for one call of the executor to return.
+    :param stop_s: for ``start``, ``end``, ``terminate`` and the constructor to return.
+    :param block_s: a call of ``sync`` that takes longer waits for something.
+    """
+
+    arrival_s: float
+    quiet_s: float
+    call_s: float
+    stop_s: float
+    block_s: float
+
+    @classmethod
+    def of(cls, calibration: Calibration, first_task_s: float = 0.0) -> Budgets:
+        """Budgets for this machine and this executor.
+
+        :param first_task_s: seconds from the submission of the very first task to its event.
+        """
+        scale = calibration.scale
+        return cls(
+            arrival_s=4.0 * scale + 5.0 * first_task_s,
+            quiet_s=0.06 * scale,
+            call_s=5.0 * scale + 3.0 * first_task_s,
+            stop_s=6.0 * scale + 6.0 * first_task_s,
+            block_s=0.4 * scale,
+        )

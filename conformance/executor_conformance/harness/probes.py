@@ -1,0 +1,123 @@
+"""Makes the tasks that a rule submits, and the gates that they wait at."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import sys
+from dataclasses import dataclass
+
+from executor_conformance import probe as probe_module
+from executor_conformance.contract import TaskKey
+from executor_conformance.driving import Work
+from executor_conformance.harness.journal import Journal, Run
+
+_MODULE = probe_module.__name__
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One task of the suite: its key, its work, and what it recorded."""
+
+    name: str
+    key: TaskKey
+    work: Work
+    journal: Journal
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of it so far; more than one is a task that ran twice."""
+        return self.journal.runs(self.name)
+
+    @property
+    def started(self) -> bool:
+        return bool(self.runs)
+
+    @property
+    def finished(self) -> bool:
+        return any(run.finished_ns is not None for run in self.runs)
+
+    def __str__(self) -> str:
+        return f"task {self.name}"
+
+
+class Gate:
+    """Probes wait here until the test opens it; so no test sleeps.
+
+    A FIFO: opening it for reading blocks until somebody has it open for writing.  Probes blocked in the
+    kernel cost nothing, and a gate whose test died never opens.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        os.mkfifo(path, 0o666)
+        self._descriptor = -1
+
+    @property
+    def step(self) -> str:
+        """The probe's step that waits here."""
+        return f"gate={self.path}"
+
+    def open(self) -> None:
+        """Let everybody pass, now and from now on."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDWR)
+
+
+class ProbeFactory:
+    """Numbers the probes and gates of one trial."""
+
+    def __init__(self, scratch: str) -> None:
+        self._scratch = scratch
+        self._numbers = itertools.count(1)
+        self._gates = itertools.count(1)
+        self.journal = Journal(os.path.join(scratch, "journal"))
+
+    def gate(self) -> Gate:
+        """A closed gate."""
+        return Gate(os.path.join(self._scratch, f"gate-{next(self._gates)}"))
+
+    def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
+        """A task that runs ``steps``; see :mod:`executor_conformance.probe`.
+
+        :param key: its key; by default one of its own.
+        """
+        number = next(self._numbers)
+        name = f"p{number}"
+        path = self.journal.path
+        return Probe(
+            name=name,
+            key=key if key is not None else TaskKey("dag", f"task-{number}", "run", 1, -1),
+            work=Work(
+                argv=[sys.executable, "-m", _MODULE, path, name, *steps],
+                function=functools.partial(probe_module.run, path, name, steps),
+                reference=(f"{_MODULE}.run", {"journal": path, "probe": name, "steps": list(steps)}),
+            ),
+            journal=self.journal,
+        )
+
+    def program(self, *argv: str, key: TaskKey | None = None) -> Probe:
+        """A task that is a foreign program, whose command is ``argv``."""
+        number = next(self._numbers)
+        return Probe(
+            name=f"p{number}",
+            key=key if key is not None else TaskKey("dag", f"task-{number}", "run", 1, -1),
+            work=Work(argv=list(argv)),
+            journal=self.journal,
+        )
+
+    def shell_probe(self, exit_status: int) -> Probe:
+        """A probe written in shell: it records that it started and finished, but not when."""
+        number = next(self._numbers)
+        name = f"p{number}"
+        script = (
+            """printf 'start\\t%s\\t%s\\t0\\t%s\\t%s\\t0\\t0\\t0\\nfinish\\t%s\\t%s\\t0\\n' """
+            """"$1" "$$" "$$" "$PPID" "$1" "$$" >> "$0"; exit "$2\""""
+        )
+        return Probe(
+            name=name,
+            key=TaskKey("dag", f"task-{number}", "run", 1, -1),
+            work=Work(argv=["/bin/sh", "-c", script, self.journal.path, name, str(exit_status)]),
+            journal=self.journal,
+        )

@@ -1,0 +1,140 @@
+"""Finds the executor that the user named, and gets acquainted with it, in processes that may be lost."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from executor_conformance.driving import Adapter
+
+
+class TargetError(Exception):
+    """The target, an option or an adapter cannot be used; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is under test: the callable that makes executors, and its adapter.
+
+    :param spec: ``module:Class`` as the user gave it.
+    :param make: called with keyword arguments, returns an executor.
+    """
+
+    spec: str
+    make: Callable[..., Any]
+    adapter: Adapter
+    options: Mapping[str, Any] = field(default_factory=dict)
+    importable: bool = True
+
+
+def load(spec: str) -> Any:
+    """Import ``module:attribute.path``.
+
+    :raises TargetError: with what was not found, and what comes near.
+    """
+    module_name, colon, path = spec.partition(":")
+    if not colon or not module_name or not path:
+        hint = ""
+        if not colon and "." in spec:
+            left, _, right = spec.rpartition(".")
+            hint = f"; did you mean {left}:{right}?"
+        raise TargetError(f"--executor={spec!r} is not of the form module:Class{hint}")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise TargetError(
+                f"--executor={spec!r}: there is no module {missing!r}{_near_module(missing)}; looked in the "
+                f"working directory {os.getcwd()} and in the environment of {sys.executable}"
+            ) from None
+        raise TargetError(
+            f"--executor={spec!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    except Exception as error:
+        raise TargetError(
+            f"--executor={spec!r}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            near = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TargetError(f"--executor={spec!r}: {module_name} has no {name!r}{hint}") from None
+    if not callable(found):
+        raise TargetError(
+            f"--executor={spec!r} is {found!r}, which cannot be called: name a class, or a function that "
+            "returns an executor"
+        )
+    return found
+
+
+def _near_module(name: str) -> str:
+    import pkgutil
+
+    top = name.split(".")[0]
+    known = {module.name for module in pkgutil.iter_modules()}
+    near = difflib.get_close_matches(top, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near and near[0] != top else ""
+
+
+def adapters() -> dict[str, type[Adapter]]:
+    """Family -> adapter class, from the entry points ``executor_conformance.adapters``."""
+    return {
+        point.name: point.load() for point in metadata.entry_points(group="executor_conformance.adapters")
+    }
+
+
+def choose_adapter(thing: Any, named: str | None, spec: str) -> type[Adapter] | None:
+    """The adapter for a class or an instance; ``None`` for a function whose product must be seen first.
+
+    :raises TargetError: no adapter has that name, or none recognises the class.
+    """
+    known = adapters()
+    if named is not None:
+        if named not in known:
+            near = difflib.get_close_matches(named, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TargetError(
+                f"--executor-adapter={named!r}: no such adapter{hint} (there are: {', '.join(sorted(known))})"
+            )
+        return known[named]
+    if inspect.isroutine(thing) or (callable(thing) and not inspect.isclass(thing)):
+        return None
+    return recognise(thing, spec)
+
+
+def recognise(thing: Any, spec: str) -> type[Adapter]:
+    """The adapter whose family this class or instance belongs to.
+
+    :raises TargetError: there is none.
+    """
+    known = adapters()
+    # The general families last: a subclass of Airflow's BaseExecutor may well look native too.
+    for name in sorted(known, key=lambda family: (family == "native", family)):
+        if known[name].recognises(thing):
+            return known[name]
+    what = thing.__name__ if inspect.isclass(thing) else f"an instance of {type(thing).__name__}"
+    raise TargetError(
+        f"--executor={spec!r}: {what} is of no family that an adapter knows ({', '.join(sorted(known))}): a "
+        "native executor has execute_async, sync and end; name the family with --executor-adapter"
+    )
+
+
+def distribution_of(thing: Any) -> str | None:
+    """``"name version"`` of the installed distribution that has this class, or ``None``."""
+    module = (getattr(thing, "__module__", "") or "").split(".")[0]
+    names = metadata.packages_distributions().get(module)
+    if not names:
+        return None
+    return f"{names[0]} {metadata.version(names[0])}"

@@ -1,0 +1,577 @@
+"""What a rule is given: a trial of the executor, in a host of its own.
+
+A :class:`Trial` builds executors and probes.  A :class:`Subject` is one executor under test: it makes every
+call under a deadline, pumps as a scheduler does, and keeps the history of what the executor reported.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from executor_conformance.contract import TERMINAL_STATES, TaskKey
+from executor_conformance.driving import ABSENT, DEFAULT, Capability, Driver, Submission, Work
+from executor_conformance.harness import processes
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.linux import die_with_parent, monotonic, monotonic_ns, sleep
+from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
+from executor_conformance.harness.processes import Process
+from executor_conformance.harness.target import Target
+from executor_conformance.verdicts import Blocked, Broken, Judgement, NotApplicable
+
+Result = TypeVar("Result")
+
+_SHORTEST_NAP_S = 0.0005
+_LONGEST_NAP_S = 0.004
+
+
+class Raised(Broken):
+    """A call of the executor raised."""
+
+    def __init__(self, call: str, error: BaseException) -> None:
+        super().__init__(
+            awaited=f"{call} to return",
+            seen=f"it raised {describe_error(error)}",
+            evidence="".join(traceback.format_exception(error)),
+        )
+        self.error = error
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and the text of an exception, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "<its str() fails>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def expect(condition: object, *, awaited: str, seen: str) -> None:
+    """The executor must have done this.
+
+    :raises Broken: ``condition`` is false.
+    """
+    __tracebackhide__ = True
+    if not condition:
+        raise Broken(awaited=awaited, seen=seen)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One event as the host saw it, at CLOCK_MONOTONIC nanoseconds."""
+
+    key: tuple[Any, ...]
+    state: str
+    info: object
+    at_ns: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen of the executor before the first rule.
+
+    :param tasks_in_host: tasks run in the host's own process (threads), so nothing can be said of workers
+        as processes; ``None``: not known.
+    :param first_task_s: seconds from the first submission to its event.
+    :param import_s: seconds that importing the target took.
+    :param forked: tasks inherit the host's memory; ``None``: not known.
+    """
+
+    tasks_in_host: bool | None = None
+    first_task_s: float = 0.0
+    import_s: float = 0.0
+    forked: bool | None = None
+
+
+class Trial:
+    """One rule's dealings with the executor under test.
+
+    :param warden: the pid below which everything that the executor makes can be found.
+    :param hung_calls: calls that have hung repeatedly in this run -> the rule that says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        budgets: Budgets,
+        blackboard: Blackboard,
+        scratch: str,
+        warden: int,
+        facts: Facts | None = None,
+        hung_calls: Mapping[str, str] | None = None,
+        build: Callable[[Target, dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.target = target
+        self.budgets = budgets
+        self.scratch = scratch
+        self.facts = facts or Facts()
+        self.measurements: dict[str, Any] = {}
+        self.began_ns = monotonic_ns()
+        self.built: list[Any] = []
+        self._blackboard = blackboard
+        self._hung_calls = hung_calls or {}
+        self._build = build
+        self._factory = ProbeFactory(scratch)
+        self._own_processes: set[int] = set()
+        self._steps: list[str] = []
+        self.warden = warden
+        self.host = os.getpid()
+        self.journal = self._factory.journal
+
+    # -- executors -------------------------------------------------------------------------------------------
+
+    def build(self, parallelism: Any = 2) -> Subject:
+        """Construct an executor; it is not started.
+
+        :param parallelism: ``DEFAULT`` leaves the argument out.
+        """
+        arguments = self.target.adapter.arguments(parallelism, self.target.options)
+        shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        executor = self.call(
+            f"the constructor ({shown})",
+            lambda: self._build(self.target, arguments)
+            if self._build is not None
+            else self.target.make(**arguments),
+            allowance_s=self.budgets.stop_s,
+            kind="constructor",
+        )
+        self.built.append(executor)
+        return Subject(self, self.target.adapter.drive(executor))
+
+    def started(self, parallelism: Any = 2) -> Subject:
+        """Construct an executor and start it."""
+        subject = self.build(parallelism)
+        subject.start()
+        return subject
+
+    # -- tasks -----------------------------------------------------------------------------------------------
+
+    def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
+        """A task of the suite; see :mod:`executor_conformance.probe` for its steps."""
+        return self._factory.probe(*steps, key=key)
+
+    def probes(self, count: int, *steps: str) -> list[Probe]:
+        """``count`` tasks that do the same."""
+        return [self.probe(*steps) for _ in range(count)]
+
+    def program(self, *argv: str) -> Probe:
+        """A task that is any program."""
+        return self._factory.program(*argv)
+
+    def shell_probe(self, exit_status: int) -> Probe:
+        """A task that records its run by means of a shell, in a millisecond even where each Python task
+        costs a new interpreter."""
+        return self._factory.shell_probe(exit_status)
+
+    def gate(self) -> Gate:
+        """A closed gate."""
+        return self._factory.gate()
+
+    # -- the host --------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[Process]:
+        """Every process that the executor made and that is still there, zombies included, wherever it was
+        reparented to."""
+        found = []
+        for process in processes.descendants(self.warden):
+            if process.pid == self.host or process.pid in self._own_processes:
+                continue
+            if process.is_interpreter_helper and (
+                process.parent == self.host or process.parent in self._own_processes
+            ):
+                continue
+            found.append(process)
+        return found
+
+    def in_another_host(self, body: Callable[[], Result]) -> tuple[int, Result]:
+        """Run ``body`` in a forked host within this one, which then stays as it is until it is killed.
+
+        :returns: the pid of that host and what ``body`` returned there.
+        """
+        read, write = os.pipe()
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(read)
+                die_with_parent(signal.SIGKILL, parent)
+                self.host = os.getpid()
+                answer: tuple[str, object]
+                try:
+                    answer = ("result", body())
+                except Judgement as judgement:
+                    answer = ("judgement", judgement)
+                data = pickle.dumps(answer)
+                while data:
+                    data = data[os.write(write, data) :]
+                os.close(write)
+                while True:
+                    signal.pause()
+            finally:
+                os._exit(1)
+        self._own_processes.add(child)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            data = pipe.read()
+        if not data:
+            raise Broken(awaited="the host to go on", seen="the process that holds the executor ended")
+        kind, value = pickle.loads(data)
+        if kind == "judgement":
+            raise value
+        return child, value
+
+    def kill_own(self, pid: int) -> None:
+        """Kill and reap a host made by :meth:`in_another_host`."""
+        processes.kill(pid)
+        os.waitpid(pid, 0)
+
+    # -- what rules are built on -----------------------------------------------------------------------------
+
+    def call(
+        self, name: str, function: Callable[[], Result], *, allowance_s: float | None = None, kind: str = ""
+    ) -> Result:
+        """Make one call of the executor under a deadline.
+
+        :param kind: the name under which repeated hangs are counted; by default ``name``.
+        :raises Raised: the call raised.
+        :raises Blocked: this call has hung repeatedly before.
+        """
+        name = self.target.adapter.words.get(name, name)
+        kind = kind or name
+        if kind in self._hung_calls:
+            raise Blocked(self._hung_calls[kind], f"{name} has hung repeatedly")
+        self._blackboard.enter(f"{kind}\0{name}\0{self.after}", allowance_s or self.budgets.call_s, os.getpid())
+        try:
+            return function()
+        except Judgement:
+            raise
+        except BaseException as error:
+            raise Raised(name, error) from None
+        finally:
+            self._blackboard.leave()
+            self._steps.append(name)
+
+    @property
+    def after(self) -> str:
+        """The last calls that were made, for messages; pumping is left out."""
+        told: list[str] = []
+        counts: list[int] = []
+        for step in self._steps:
+            if step in ("pump", "get_event_buffer()"):
+                continue
+            if told and told[-1] == step:
+                counts[-1] += 1
+            else:
+                told.append(step)
+                counts.append(1)
+        shown = [f"{step} x{count}" if count > 1 else step for step, count in zip(told, counts, strict=True)]
+        return ", ".join(shown[-4:])
+
+    def until(
+        self,
+        condition: Callable[[], object],
+        *,
+        awaited: str,
+        seen: Callable[[], str],
+        pump: Callable[[], object] | None = None,
+        budget_s: float | None = None,
+    ) -> None:
+        """Wait until ``condition`` holds, pumping all the while.
+
+        :raises Broken: it does not hold within ``budget_s`` (by default the arrival budget).
+        """
+        budget = self.budgets.arrival_s if budget_s is None else budget_s
+        if not self._wait(condition, pump, budget):
+            raise Broken(awaited=f"{awaited} within {budget:.1f} s", seen=seen())
+
+    def comes_true(
+        self,
+        condition: Callable[[], object],
+        *,
+        pump: Callable[[], object] | None = None,
+        budget_s: float | None = None,
+    ) -> bool:
+        """Like :meth:`until`, but says whether it came true."""
+        return self._wait(condition, pump, self.budgets.arrival_s if budget_s is None else budget_s)
+
+    def quiet(self, pump: Callable[[], object] | None = None, budget_s: float | None = None) -> None:
+        """Wait for a short while in which something would happen if it were going to."""
+        self._wait(lambda: False, pump, self.budgets.quiet_s if budget_s is None else budget_s)
+
+    def _wait(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
+    ) -> bool:
+        began = monotonic()
+        nap = _SHORTEST_NAP_S
+        rounds = 0
+        while True:
+            if pump is not None:
+                pump()
+            if condition():
+                return True
+            # Both the clock and the number of looks must have passed: on a starved machine this process
+            # gets few looks, and so does the executor.
+            if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
+                return False
+            sleep(nap)
+            nap = min(nap * 1.5, _LONGEST_NAP_S)
+            rounds += 1
+
+    def need_processes(self) -> None:
+        """Leave the rule if tasks run in the host's own process.
+
+        :raises NotApplicable: they do.
+        """
+        if self.facts.tasks_in_host:
+            raise NotApplicable("its tasks run in the host's own process, as was seen by their pid")
+
+    @property
+    def has_build_hook(self) -> bool:
+        """Whether a conftest builds the executors of this run."""
+        return self._build is not None
+
+    def has(self, capability: Capability) -> bool:
+        """Whether the family has it."""
+        return capability not in self.target.adapter.lacks
+
+
+class Subject:
+    """One executor under test."""
+
+    def __init__(self, trial: Trial, driver: Driver) -> None:
+        self.trial = trial
+        self.driver = driver
+        self.history: list[Observation] = []
+        self.submitted: list[Probe] = []
+        self._budgets = trial.budgets
+
+    # -- calls -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """``start()``."""
+        self.trial.call("start()", self.driver.start, allowance_s=self._budgets.stop_s)
+
+    def submit(self, *probes: Probe, priority: int | None = None, **extra: Any) -> None:
+        """Hand over tasks; with ``priority`` through ``queue_command``."""
+        for probe in probes:
+            self._submit(probe, priority, extra)
+            self.submitted.append(probe)
+
+    def _submit(self, probe: Probe, priority: int | None, extra: Mapping[str, Any]) -> None:
+        submission = Submission(probe.key, probe.work, priority, extra)
+        name = "execute_async()" if priority is None else "queue_command()"
+        self.trial.call(name, lambda: self.driver.submit(submission))
+
+    def submit_callable(self, probe: Probe) -> None:
+        """Hand over a task in its form as a callable, also where argv commands are taken."""
+        work = Work(function=probe.work.function, reference=probe.work.reference)
+        self.trial.call("execute_async()", lambda: self.driver.submit(Submission(probe.key, work)))
+        self.submitted.append(probe)
+
+    def submit_raw(self, key: Any, command: Any) -> None:
+        """Hand over what no scheduler would: any key, any command."""
+        work = Work(argv=command, function=command if callable(command) else None)
+        self.trial.call("execute_async()", lambda: self.driver.submit(Submission(key, work)))
+
+    def sync(self) -> None:
+        """``sync()`` itself."""
+        self.trial.call("sync()", self.driver.sync)
+
+    def pump(self) -> None:
+        """One round of a scheduler's loop: ``heartbeat()`` or ``sync()``, then drain the event buffer."""
+        self.beat()
+        self.drain()
+
+    def beat(self) -> None:
+        """``heartbeat()`` or ``sync()`` alone."""
+        self.trial.call("pump", self.driver.pump, kind="sync()")
+
+    def drain(self, dag_ids: Sequence[str] | None = None) -> list[Observation]:
+        """``get_event_buffer()``: take the events into the history and return them."""
+        raw = self.trial.call("get_event_buffer()", lambda: self.driver.events(dag_ids))
+        now = monotonic_ns()
+        fresh = [Observation(key, state, info, now) for key, state, info in _plain_events(raw)]
+        self.history.extend(fresh)
+        return fresh
+
+    def end(self) -> None:
+        """``end()``; the buffer is left as it is."""
+        self.trial.call("end()", self.driver.end, allowance_s=self._budgets.stop_s)
+
+    def terminate(self) -> None:
+        """``terminate()``."""
+        self.trial.call("terminate()", self.driver.terminate, allowance_s=self._budgets.stop_s)
+
+    def refusal(self, call: Callable[[], object]) -> Exception | None:
+        """Make a call that may be refused: its exception, or ``None`` if it was accepted.
+
+        :raises Broken: it was left by something that is not an ``Exception``, such as ``SystemExit``.
+        """
+        try:
+            call()
+        except Raised as raised:
+            if not isinstance(raised.error, Exception):
+                raise
+            return raised.error
+        return None
+
+    def optional(self, name: str) -> Any:
+        """An optional attribute of the contract.
+
+        :raises NotApplicable: the executor does not have it.
+        """
+        value = self.trial.call(name, lambda: self.driver.optional(name))
+        if value is ABSENT:
+            raise NotApplicable(f"the executor has no {name}")
+        return value
+
+    def has(self, name: str) -> bool:
+        """Whether it has an optional attribute of the contract."""
+        return self.trial.call(name, lambda: self.driver.optional(name)) is not ABSENT
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    def until(
+        self,
+        condition: Callable[[], object],
+        *,
+        awaited: str,
+        seen: Callable[[], str],
+        budget_s: float | None = None,
+    ) -> None:
+        """:meth:`Trial.until`, pumping this executor."""
+        self.trial.until(condition, awaited=awaited, seen=seen, pump=self.pump, budget_s=budget_s)
+
+    def await_started(self, *probes: Probe) -> None:
+        """Pump until all of them have reached their first instruction."""
+        self.until(
+            lambda: all(probe.started for probe in probes),
+            awaited=f"{_count(probes, 'task')} to start",
+            seen=lambda: f"{sum(p.started for p in probes)} started; "
+            + self.story([p for p in probes if not p.started]),
+        )
+
+    def await_terminal(self, *probes: Probe) -> None:
+        """Pump until each of them has a terminal event."""
+        self.until(
+            lambda: all(self.outcome(probe) for probe in probes),
+            awaited=f"a terminal event for {_count(probes, 'task')}",
+            seen=lambda: f"{sum(bool(self.outcome(p)) for p in probes)} came; "
+            + self.story([p for p in probes if not self.outcome(p)]),
+        )
+
+    def run(self, *probes: Probe) -> None:
+        """Submit tasks and wait for their terminal events."""
+        self.submit(*probes)
+        self.await_terminal(*probes)
+
+    def quiet(self) -> None:
+        """Pump for a short while in which something more would happen if it were going to."""
+        self.trial.quiet(self.pump)
+
+    # -- what was reported -----------------------------------------------------------------------------------
+
+    def events_of(self, probe: Probe) -> list[Observation]:
+        """What was reported for this key, in order."""
+        key = tuple(probe.key)
+        return [event for event in self.history if event.key == key]
+
+    def outcome(self, probe: Probe) -> str | None:
+        """The first terminal state reported for this key, or ``None``."""
+        key = tuple(probe.key)
+        for event in self.history:
+            if event.key == key and event.state in TERMINAL_STATES:
+                return event.state
+        return None
+
+    def info(self, probe: Probe) -> object:
+        """What came with the terminal event."""
+        for event in self.events_of(probe):
+            if event.state in TERMINAL_STATES:
+                return event.info
+        return None
+
+    def expect_outcome(self, probe: Probe, state: str, what: str = "") -> None:
+        """Its terminal event must say ``state``."""
+        outcome = self.outcome(probe)
+        expect(
+            outcome == state,
+            awaited=f"{state!r} for {what or probe}",
+            seen=f"{outcome!r}" + (f" with info {_short(self.info(probe))}" if outcome else " (no event)"),
+        )
+
+    def story(self, probes: Iterable[Probe]) -> str:
+        """What is known of these tasks, for messages."""
+        told = []
+        for probe in list(probes)[:3]:
+            runs = ", ".join(
+                f"started at {self._at(run.started_ns)} in process {run.pid}"
+                + (f", ended at {self._at(run.finished_ns)}" if run.finished_ns else ", has not ended")
+                for run in probe.runs
+            )
+            events = ", ".join(f"{event.state} at {self._at(event.at_ns)}" for event in self.events_of(probe))
+            told.append(f"{probe}: {runs or 'never started'}; events: {events or 'none'}")
+        return "; ".join(told)
+
+    def _at(self, time_ns: int) -> str:
+        return f"{(time_ns - self.trial.began_ns) / 1e9:.3f} s"
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except BaseException:
+        text = "<its repr() fails>"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _plain_events(raw: object) -> list[tuple[tuple[Any, ...], str, object]]:
+    """Events as plain data, so that no ``__eq__`` or ``__hash__`` of the executor's decides anything."""
+    if not isinstance(raw, dict):
+        raise Broken(awaited="get_event_buffer() to return a dict", seen=_short(raw))
+    events = []
+    for key, value in dict.items(raw):
+        if not isinstance(value, tuple) or tuple.__len__(value) != 2:
+            raise Broken(awaited="each event to be a tuple (state, info)", seen=_short(value))
+        state, info = tuple.__iter__(value)
+        events.append((_plain_key(key), _plain_state(state), info))
+    return events
+
+
+def _plain_key(key: object) -> tuple[Any, ...]:
+    if not isinstance(key, tuple):
+        return (f"not a key: {_short(key)}",)
+    fields = []
+    for field in tuple.__iter__(key):
+        if isinstance(field, str):
+            fields.append(str.__str__(field))
+        elif field is None or type(field) in (int, bool):
+            fields.append(field)
+        elif isinstance(field, int):
+            fields.append(int.__int__(field))
+        else:
+            fields.append(f"not a field: {_short(field)}")
+    return tuple(fields)
+
+
+def _plain_state(state: object) -> str:
+    if isinstance(state, enum.Enum):
+        state = state.value
+    if isinstance(state, str):
+        return str.__str__(state)
+    return f"not a state: {_short(state)}"
+
+
+__all__ = ["DEFAULT", "Facts", "Gate", "Observation", "Probe", "Raised", "Subject", "Trial", "expect"]

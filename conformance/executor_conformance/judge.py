@@ -1,0 +1,298 @@
+"""Judges one rule: runs it contained, turns what happened into a finding, and finds who is to blame.
+
+Verdicts are shared through files in the run's directory, because under pytest-xdist the rules of one run are
+judged by several processes in no fixed order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.containment import Account, Limits, contain
+from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.target import Target
+from executor_conformance.harness.trial import Facts, Trial
+from executor_conformance.probe import HOST_MARKER
+from executor_conformance.rules import GATEWAYS, OWNERS_OF_CALLS, Rule, catalogue
+from executor_conformance.verdicts import Blocked, Broken, Finding, Inconclusive, NotApplicable, Verdict
+
+#: A call that hung this often, in whatever rules, is not made again in this run.
+_HANGS_BORNE = 4
+
+
+class VerdictStore:
+    """What is known so far in this run, by every process that takes part."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(self._path("findings"), exist_ok=True)
+        os.makedirs(self._path("hangs"), exist_ok=True)
+
+    def save(self, rule_id: str, finding: Finding) -> None:
+        """Put down a finding; readers see all of it or nothing."""
+        path = self._path("findings", rule_id)
+        with open(f"{path}.{os.getpid()}", "w") as file:
+            json.dump(finding.as_dict(), file)
+        os.replace(file.name, path)
+
+    def load(self, rule_id: str) -> Finding | None:
+        """The finding on a rule, or ``None`` if nobody has judged it yet."""
+        try:
+            with open(self._path("findings", rule_id)) as file:
+                return Finding.from_dict(json.load(file))
+        except FileNotFoundError:
+            return None
+
+    def all(self) -> dict[str, Finding]:
+        """Every finding so far."""
+        names = [name for name in os.listdir(self._path("findings")) if not name.rpartition(".")[2].isdigit()]
+        return {name: finding for name in names if (finding := self.load(name)) is not None}
+
+    def add_hang(self, call: str, rule_id: str) -> None:
+        """A call of the executor did not return."""
+        name = f"{call}@{rule_id}".replace("/", "_")
+        open(self._path("hangs", name), "w").close()
+
+    def hung_calls(self) -> dict[str, str]:
+        """Calls that are not to be made again -> the rule that says why."""
+        by_call: dict[str, list[str]] = {}
+        for name in sorted(os.listdir(self._path("hangs"))):
+            call, _, rule_id = name.rpartition("@")
+            by_call.setdefault(call, []).append(rule_id)
+        return {
+            call: OWNERS_OF_CALLS[call] if OWNERS_OF_CALLS.get(call) in rules else rules[0]
+            for call, rules in by_call.items()
+            if len(rules) >= _HANGS_BORNE or (len(rules) >= 2 and OWNERS_OF_CALLS.get(call) in rules)
+        }
+
+    def _path(self, *names: str) -> str:
+        return os.path.join(self._directory, *names)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges rules on one target.
+
+    :param directory: of the run; holds the verdicts and, for a while, each rule's scratch directory.
+    :param deadline: on the monotonic clock; what is not judged by then stays ``inconclusive``.
+    """
+
+    target: Target
+    budgets: Budgets
+    facts: Facts
+    directory: str
+    deadline: float = float("inf")
+    limits: Limits = field(default_factory=Limits)
+    contained: bool = True
+    show_output: bool = False
+    build: Callable[[Target, dict[str, Any]], Any] | None = None
+    dispose: Callable[[Any], None] | None = None
+
+    @property
+    def store(self) -> VerdictStore:
+        return VerdictStore(self.directory)
+
+    def judge(self, rule: Rule) -> Finding:
+        """The finding on a rule; judges it now unless a dependent rule has already asked."""
+        known = self.store.load(rule.id)
+        if known is not None:
+            return known
+        began = monotonic()
+        finding = self._judge(rule)
+        finding = replace(finding, duration_s=round(monotonic() - began, 4))
+        self.store.save(rule.id, finding)
+        return finding
+
+    def _judge(self, rule: Rule) -> Finding:
+        for capability in rule.needs:
+            reason = self.target.adapter.lacks.get(capability)
+            if reason is not None:
+                return Finding(Verdict.NOT_APPLICABLE, seen=f"{reason} (the rule needs {capability.value})")
+        for gateway in rule.after:
+            known = self.store.load(gateway) if gateway in GATEWAYS else None
+            if known is not None and known.verdict is Verdict.FAILED:
+                return _blocked_by(gateway)
+        if monotonic() > self.deadline:
+            return Finding(Verdict.INCONCLUSIVE, seen="not judged: the time limit of the whole run was used up")
+        finding = self._run(rule)
+        if finding.verdict is Verdict.FAILED:
+            return self._blame(rule, finding)
+        return finding
+
+    def _blame(self, rule: Rule, finding: Finding) -> Finding:
+        """The finding, or ``blocked`` if a rule that this one builds on is broken: one fault, one failure."""
+        suspects = list(rule.after)
+        owner = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
+        if owner is not None and owner != rule.id:
+            suspects.append(owner)
+        for suspect in suspects:
+            if rule.id in _all_after(suspect):
+                continue
+            if self.judge(catalogue()[suspect]).verdict is Verdict.FAILED:
+                return _blocked_by(suspect, finding)
+        return finding
+
+    def _run(self, rule: Rule) -> Finding:
+        scratch = tempfile.mkdtemp(prefix="rule-", dir=self.directory)
+        os.chmod(scratch, 0o755)
+        try:
+            if not self.contained:
+                return self._run_here(rule, scratch)
+
+            def body(blackboard: Blackboard) -> None:
+                trial = self._trial(blackboard, scratch, os.getppid())
+                blackboard.write_result(pronounce(rule.body, trial).as_dict())
+                self._dispose(trial)
+
+            account = contain(body, limits=self.limits, scratch=scratch, show_output=self.show_output)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self._finding(rule, account)
+
+    def _trial(self, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
+        setattr(sys, HOST_MARKER, os.getpid())
+        return Trial(
+            target=self.target,
+            budgets=self.budgets,
+            blackboard=blackboard,
+            scratch=scratch,
+            warden=warden,
+            facts=self.facts,
+            hung_calls=self.store.hung_calls(),
+            build=self.build,
+        )
+
+    def _dispose(self, trial: Trial) -> None:
+        if self.dispose is not None:
+            for executor in trial.built:
+                self.dispose(executor)
+
+    def _run_here(self, rule: Rule, scratch: str) -> Finding:
+        """In this process, so that a debugger can look at it; a hang stays a hang."""
+        trial = self._trial(Blackboard(), scratch, os.getpid())
+        try:
+            return pronounce(rule.body, trial)
+        finally:
+            self._dispose(trial)
+
+    def _finding(self, rule: Rule, account: Account) -> Finding:
+        measurements = {"left_behind": list(account.left_behind)} if account.left_behind else {}
+        if account.result is not None and account.end in ("finished", "interrupted"):
+            finding = Finding.from_dict(account.result)
+            evidence = finding.evidence
+            if finding.verdict is Verdict.FAILED:
+                evidence = _joined(evidence, _output_of(account))
+            return replace(
+                finding, evidence=evidence, measurements={**finding.measurements, **measurements}
+            )
+        kind, _, rest = account.call.partition("\0")
+        name, _, after = rest.partition("\0")
+        if account.end == "hang":
+            self.store.add_hang(kind, rule.id)
+            measurements["hung_call"] = kind
+        return Finding(
+            Verdict.FAILED,
+            awaited=_AWAITED[account.end].format(call=name or "the executor"),
+            seen=_SEEN[account.end].format(
+                call=f"in {name}" if name else "between calls", detail=account.detail, seconds=account.call_s
+            ),
+            after=after,
+            evidence=_joined(
+                f"stacks:\n{account.stacks}" if account.stacks else "",
+                "processes:\n" + "\n".join(account.tree) if account.tree else "",
+                _output_of(account),
+            ),
+            measurements=measurements,
+        )
+
+
+_AWAITED = {
+    "hang": "{call} to return",
+    "timeout": "the rule to come to an end",
+    "exit": "{call} to leave its host process alone",
+    "signal": "{call} to leave its host process alone",
+    "finished": "a verdict",
+    "processes": "a number of processes that follows from parallelism",
+    "output": "an executor that does not flood its host's standard output",
+    "interrupted": "the rule to come to an end",
+}
+_SEEN = {
+    "hang": "no return {call} after {seconds:.1f} s",
+    "timeout": "it was still going on after {detail}",
+    "exit": "the host process exited with status {detail} {call}",
+    "signal": "the host process died of {detail} {call}",
+    "finished": "none",
+    "processes": "{detail} processes {call}",
+    "output": "{detail} of output {call}",
+    "interrupted": "it was interrupted {call}",
+}
+
+
+def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
+    """Run a rule's body here and say what came of it."""
+    try:
+        body(trial)
+    except Broken as broken:
+        finding = Finding(
+            Verdict.FAILED,
+            awaited=broken.awaited,
+            seen=broken.seen,
+            after=trial.after,
+            evidence=broken.evidence,
+            error=broken,
+        )
+    except NotApplicable as reason:
+        finding = Finding(Verdict.NOT_APPLICABLE, seen=str(reason))
+    except Inconclusive as reason:
+        finding = Finding(Verdict.INCONCLUSIVE, seen=str(reason))
+    except Blocked as blocked:
+        finding = Finding(Verdict.BLOCKED, seen=str(blocked), blocked_by=blocked.by)
+    except BaseException as error:
+        finding = Finding(
+            Verdict.INCONCLUSIVE,
+            seen=f"the suite itself failed: {type(error).__name__}: {error}",
+            after=trial.after,
+            evidence=traceback.format_exc(),
+        )
+    else:
+        finding = Finding(Verdict.PASSED)
+    return replace(finding, measurements=trial.measurements)
+
+
+def _blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
+    seen = f"blocked by {rule_id}"
+    if finding is not None:
+        seen += f"; here: awaited {finding.awaited}; seen: {finding.seen}"
+    return Finding(Verdict.BLOCKED, seen=seen, blocked_by=rule_id)
+
+
+def _all_after(rule_id: str) -> set[str]:
+    """The rules that ``rule_id`` builds on, directly or not."""
+    found: set[str] = set()
+    left = [rule_id]
+    while left:
+        for before in catalogue()[left.pop()].after:
+            if before not in found:
+                found.add(before)
+                left.append(before)
+    return found
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part.rstrip() for part in parts if part)
+
+
+def _output_of(account: Account) -> str:
+    return f"output:\n{account.output}" if account.output.strip() else ""
+
+

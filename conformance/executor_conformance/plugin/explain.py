@@ -1,0 +1,53 @@
+"""``--explain RULE`` and ``--conformance-rules``: the specification on the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from executor_conformance.rules import CHAPTERS, Rule, UnknownRule, catalogue, find
+
+
+def main(config: pytest.Config) -> int:
+    """Print what was asked for; the exit status."""
+    if config.option.conformance_rules:
+        print(listing())
+        return 0
+    try:
+        print(explanation(find(config.option.explain)))
+    except UnknownRule as error:
+        raise pytest.UsageError(f"--explain: {error}") from None
+    return 0
+
+
+def explanation(rule: Rule) -> str:
+    """Everything that is known of a rule."""
+    lines = [f"{rule.id}  (rule {rule.number}, {rule.level})", "", *_wrapped(rule.statement), ""]
+    lines += ["Why", *_wrapped(rule.why), "", "Likely causes"]
+    lines += [line for cause in rule.causes for line in _wrapped(cause, "- ")]
+    lines += ["", "Origin", *(line for origin in rule.origins for line in _wrapped(origin, "- "))]
+    if rule.needs:
+        lines += ["", "Applies to executors with"]
+        lines += [line for need in rule.needs for line in _wrapped(need.value, "- ")]
+    if rule.after:
+        lines += ["", "Builds on", *(line for before in rule.after for line in _wrapped(before, "- "))]
+    return "\n".join(lines)
+
+
+def listing() -> str:
+    """All rules, a line each."""
+    lines = []
+    for chapter in CHAPTERS:
+        lines.append(chapter)
+        for rule in catalogue().values():
+            if rule.chapter == chapter:
+                lines.append(f"  {rule.number:<5} {rule.level:<7} {rule.id}")
+    lines.append(f"{len(catalogue())} rules; --explain RULE tells more of one")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, bullet: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, 96, initial_indent="  " + bullet, subsequent_indent="  " + " " * len(bullet), break_on_hyphens=False
+    )

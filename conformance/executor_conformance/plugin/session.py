@@ -1,0 +1,307 @@
+"""Collects the rules and judges them, as part of a pytest session.
+
+Under pytest-xdist the controller gets acquainted with the target and collects the verdicts; the workers judge.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import pytest
+
+from executor_conformance import judge as judging
+from executor_conformance.acquaintance import Acquaintance, get_acquainted, import_target
+from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
+from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.target import Target, TargetError
+from executor_conformance.plugin import terminal
+from executor_conformance.plugin.settings import Settings
+from executor_conformance.report import WRITERS, Report
+from executor_conformance.rules import CHAPTERS, Rule, UnknownRule, catalogue, find
+from executor_conformance.verdicts import Finding, Verdict
+
+#: Verdicts that pytest shows as skipped; the summary and the exit status tell them apart.
+_NOT_JUDGED = {
+    Verdict.NOT_APPLICABLE: ("not applicable", "n", "NOT APPLICABLE"),
+    Verdict.BLOCKED: ("blocked", "b", "BLOCKED"),
+    Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
+}
+
+
+class RuleBroken(Exception):
+    """Carries a finding to pytest's report."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+class RuleItem(pytest.Item):
+    """One rule, as pytest sees it."""
+
+    def __init__(self, *, rule: Rule, conformance: ConformanceSession, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rule = rule
+        self.conformance = conformance
+        self.finding: Finding | None = None
+        self.extra_keyword_matches.add(rule.id)
+
+    def runtest(self) -> None:
+        finding = self.conformance.judge(self.rule)
+        self.finding = finding
+        if finding.verdict is Verdict.FAILED:
+            raise finding.error or RuleBroken(finding)
+        if finding.verdict in _NOT_JUDGED:
+            raise pytest.skip.Exception(finding.message, _use_item_location=True)
+
+    def repr_failure(  # type: ignore[override]
+        self, excinfo: pytest.ExceptionInfo[BaseException]
+    ) -> Any:
+        if self.finding is not None and not self.config.option.usepdb:
+            return terminal.explained(self.rule, self.finding, self.conformance.settings)
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[str, int, str]:
+        code = self.rule.body.__code__
+        return code.co_filename, code.co_firstlineno - 1, self.rule.id
+
+
+class Chapter(pytest.Collector):
+    """One chapter of the specification."""
+
+    conformance: ConformanceSession
+
+    def collect(self) -> Iterable[RuleItem]:
+        for rule in catalogue().values():
+            if rule.chapter == self.name:
+                name = rule.id.partition(".")[2]
+                yield RuleItem.from_parent(self, name=name, rule=rule, conformance=self.conformance)
+
+
+class ConformanceSession:
+    """Everything between ``pytest_configure`` and the exit status."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config = config
+        self.settings = settings
+        self.findings: dict[str, Finding] = {}
+        self.rules_failed = 0
+        self._own_directory = ""
+        self._judge: judging.Judge | None = None
+        self._owner = os.getpid()
+        worker_input = getattr(config, "workerinput", None)
+        if worker_input is not None:
+            self._join(worker_input["executor_conformance"])
+        elif not config.option.collectonly:
+            self._begin()
+        if config.args_source is not config.ArgsSource.ARGS:
+            config.args[:] = []
+        if config.option.tbstyle == "auto":  # the summary says it all; --tb=short shows the long form too
+            config.option.tbstyle = "no"
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and config.option.reportchars == "fE":
+            reporter.reportchars = ""
+
+    # -- the run ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._own_directory = self.directory = tempfile.mkdtemp(prefix="executor-conformance-")
+        try:
+            os.chmod(self.directory, 0o755)
+            self.calibration = calibrate()
+            self.deadline = monotonic() + self.settings.time_limit_s
+            self.acquaintance = get_acquainted(
+                self.settings.executor,
+                named_adapter=self.settings.adapter,
+                options=self.settings.options,
+                calibration=self.calibration,
+                scratch=self._scratch("acquaintance"),
+                build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
+            )
+        except TargetError as error:
+            self._clean()
+            raise pytest.UsageError(str(error)) from None
+        except BaseException:
+            self._clean()
+            raise
+
+    def _join(self, shared: dict[str, Any]) -> None:
+        self.directory = shared["directory"]
+        self.calibration = Calibration(**shared["calibration"])
+        self.deadline = shared["deadline"]
+        self.acquaintance = Acquaintance.from_dict(shared["acquaintance"])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["executor_conformance"] = {
+            "directory": self.directory,
+            "calibration": self.calibration.as_dict(),
+            "deadline": self.deadline,
+            "acquaintance": self.acquaintance.as_dict(),
+        }
+
+    def judge(self, rule: Rule) -> Finding:
+        """The finding on one rule."""
+        if self._judge is None:
+            self._judge = self._make_judge()
+        return self._judge.judge(rule)
+
+    def _make_judge(self) -> judging.Judge:
+        option = self.config.option
+        target = import_target(
+            self.settings.executor,
+            self.acquaintance.family,
+            self.settings.options,
+            self._scratch(f"import-{os.getpid()}"),
+        )
+        return judging.Judge(
+            target=target,
+            budgets=Budgets.of(self.calibration, self.acquaintance.facts.first_task_s),
+            facts=self.acquaintance.facts,
+            directory=self.directory,
+            deadline=self.deadline,
+            contained=not (option.usepdb or getattr(option, "trace", False)),
+            show_output=option.capture == "no",
+            build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
+            dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
+        )
+
+    def _is_hooked(self, name: str) -> bool:
+        return bool(getattr(self.config.hook, name).get_hookimpls())
+
+    def _build(self, target: Target, arguments: dict[str, Any]) -> Any:
+        built = self.config.hook.pytest_conformance_build_executor(target=target.spec, arguments=arguments)
+        return target.make(**arguments) if built is None else built
+
+    def _dispose(self, executor: Any) -> None:
+        self.config.hook.pytest_conformance_dispose_executor(executor=executor)
+
+    def _scratch(self, name: str) -> str:
+        path = os.path.join(self.directory, name)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def _clean(self) -> None:
+        if self._own_directory and os.getpid() == self._owner:
+            shutil.rmtree(self._own_directory, ignore_errors=True)
+
+    # -- collection ------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        report = yield
+        if isinstance(collector, pytest.Session) and report.passed:
+            for name in CHAPTERS:
+                chapter: Chapter = Chapter.from_parent(collector, name=name, nodeid=name)
+                chapter.conformance = self
+                report.result.append(chapter)
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if any(isinstance(item, RuleItem) for item in items) or self.config.option.lf:
+            return
+        expression = self.config.option.keyword
+        hint = ""
+        if "." in expression and " " not in expression:
+            try:
+                find(expression)
+            except UnknownRule as error:
+                hint = f": {error}"
+        raise pytest.UsageError(f"no rule is selected by -k {expression!r}{hint}")
+
+    # -- reports ---------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "call" and isinstance(item, RuleItem) and item.finding is not None:
+            report.conformance = {  # type: ignore[attr-defined]
+                "rule": item.rule.id,
+                "finding": item.finding.as_dict(),
+            }
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        carried = getattr(report, "conformance", None)
+        if carried is not None:
+            finding = Finding.from_dict(carried["finding"])
+            self.findings[carried["rule"]] = finding
+            self.rules_failed += report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        carried = getattr(report, "conformance", None)
+        if carried is None:
+            return None
+        return _NOT_JUDGED.get(Verdict(carried["finding"]["verdict"]))
+
+    def pytest_report_header(self) -> list[str]:
+        if not hasattr(self, "acquaintance"):
+            return []
+        known, calibration = self.acquaintance, self.calibration
+        facts = known.facts
+        tasks = {None: "not seen to run", True: "in the host's process", False: "in processes of their own"}
+        how = {None: "", True: ", forked", False: ", in new interpreters"}[
+            None if facts.tasks_in_host else facts.forked
+        ]
+        return [
+            f"executor: {self.settings.executor} ({known.distribution or 'no distribution'}), "
+            f"adapter {known.family}, tasks {tasks[facts.tasks_in_host]}{how}",
+            f"calibration: fork {calibration.fork_s * 1e3:.1f} ms, interpreter "
+            f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms",
+        ]
+
+    def report(self, complete: bool = True) -> Report:
+        """What was found so far."""
+        found = dict(self.findings)
+        for rule_id, finding in judging.VerdictStore(self.directory).all().items():
+            found.setdefault(rule_id, finding)  # judged because another rule asked for it
+        return Report(
+            target=self.settings.executor,
+            adapter=self.acquaintance.family,
+            distribution=self.acquaintance.distribution,
+            options=self.settings.options,
+            machine={
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "cpus": len(os.sched_getaffinity(0)),
+                "calibration": self.calibration.as_dict(),
+            },
+            level=self.settings.level,
+            findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
+            complete=complete,
+        )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if hasattr(self.config, "workerinput") or self.config.option.collectonly:
+            return
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+            complete = False
+        else:
+            complete = True
+        report = self.report(complete)
+        for path in self.settings.reports:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(WRITERS[os.path.splitext(path)[1]](report))
+        if complete:
+            others_failed = session.testsfailed > self.rules_failed
+            ok = report.conformant and not others_failed
+            session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.config.option.collectonly:
+            terminal.summarise(terminalreporter, self.report(), self.settings)
+
+    def pytest_unconfigure(self) -> None:
+        self._clean()

@@ -1,0 +1,127 @@
+"""What the user asked for: command line first, then the ini file, checked before anything is run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from executor_conformance.plugin import LEVELS
+from executor_conformance.report import WRITERS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_DEFAULT_TIME_LIMIT_S = 240.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked options of a run.
+
+    :raises pytest.UsageError: (from :meth:`read`) naming the option, the value seen and what is possible.
+    """
+
+    executor: str
+    options: Mapping[str, Any]
+    adapter: str | None
+    level: str
+    reports: tuple[str, ...]
+    time_limit_s: float
+
+    @classmethod
+    def read(cls, config: pytest.Config) -> Settings:
+        option = config.option
+        return cls(
+            executor=option.executor or config.getini("executor"),
+            options=_options([*config.getini("executor_options"), *(option.executor_option or [])]),
+            adapter=option.executor_adapter or config.getini("executor_adapter") or None,
+            level=_level(option.conformance_level or config.getini("conformance_level") or "must"),
+            reports=tuple(map(_report, option.conformance_report or config.getini("conformance_report"))),
+            time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
+        )
+
+    def as_arguments(self) -> list[str]:
+        """The command-line words that name the same executor again."""
+        words = [f"--executor={self.executor}"]
+        if self.adapter:
+            words.append(f"--executor-adapter={self.adapter}")
+        for key, value in self.options.items():
+            words.append(f"--executor-option={key}={_toml(value)}")
+        return words
+
+
+def _options(lines: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for line in lines:
+        key, equals, text = line.partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals or not key.isidentifier():
+            raise pytest.UsageError(
+                f"--executor-option={line!r} is not of the form KEY=VALUE, with KEY the name of an argument"
+            )
+        if key == "parallelism":
+            raise pytest.UsageError(
+                f"--executor-option={line!r}: parallelism is chosen by each rule, so it cannot be an option"
+            )
+        try:
+            options[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            # A shell eats the quotes of a TOML string, so a bare word is one too.
+            if re.fullmatch(r"[A-Za-z_/.][\w./:@%+-]*", text) and "\n" not in text:
+                options[key] = text
+                continue
+            raise pytest.UsageError(
+                f"--executor-option={line!r}: {text!r} is not a TOML value ({error}); a string needs quotes, "
+                f"""as in --executor-option='{key}="{text}"'"""
+            ) from None
+    return options
+
+
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        near = difflib.get_close_matches(text, LEVELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise pytest.UsageError(f"--conformance-level={text!r} is not one of {', '.join(LEVELS)}{hint}")
+    return text
+
+
+def _report(path: str) -> str:
+    suffix = os.path.splitext(path)[1]
+    if suffix not in WRITERS:
+        raise pytest.UsageError(
+            f"--conformance-report={path!r}: the suffix decides the format, and {suffix!r} is none of "
+            f"{', '.join(WRITERS)}"
+        )
+    path = os.path.abspath(path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise pytest.UsageError(f"--conformance-report: there is no directory {os.path.dirname(path)!r}")
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
+        raise pytest.UsageError(f"--conformance-report: {path!r} cannot be written")
+    return path
+
+
+def _seconds(text: str | None) -> float:
+    if not text:
+        return _DEFAULT_TIME_LIMIT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise pytest.UsageError(f"--conformance-time-limit={text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

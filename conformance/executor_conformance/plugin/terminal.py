@@ -1,0 +1,99 @@
+"""What the user reads: a screen at the end, and the long form of each failure with ``--tb=short``."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from executor_conformance.plugin.settings import Settings
+from executor_conformance.report import Report
+from executor_conformance.rules import CHAPTERS, Rule
+from executor_conformance.verdicts import Finding, Verdict
+
+_SHOWN = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
+_LABEL = "  {:<9}"
+_EVIDENCE_LINES = 14
+
+
+def repeat_command(rule: Rule, settings: Settings) -> str:
+    """The command that judges this rule again."""
+    return shlex.join(["pytest", *settings.as_arguments(), "-k", rule.id])
+
+
+def explained(rule: Rule, finding: Finding, settings: Settings) -> str:
+    """A failure in full: promise, what was awaited and seen, likely causes, evidence."""
+    lines = [f"{rule.id} ({rule.level}): {rule.statement}", *_core(rule, finding, settings)]
+    if finding.evidence:
+        lines += ["", finding.evidence]
+    return "\n".join(lines)
+
+
+def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Settings) -> None:
+    """The last screen: each failure, a row a chapter, the verdict."""
+    reporter.section("executor conformance", bold=True)
+    failures = [(r, f) for r, f in report.findings if f.verdict is Verdict.FAILED]
+    for rule, finding in failures:
+        reporter.write_line(f"FAILED {rule.id} ({rule.level})", red=True, bold=True)
+        for line in _core(rule, finding, settings):
+            reporter.write_line(line)
+        if finding.evidence and (reporter.verbosity > 0 or "stacks:" in finding.evidence):
+            for line in _digest(finding.evidence, reporter.verbosity > 0):
+                reporter.write_line(f"    {line}")
+    for rule, finding in report.findings:
+        if finding.verdict is Verdict.INCONCLUSIVE:
+            reporter.write_line(f"INCONCLUSIVE {rule.id} ({rule.level}): {finding.message}", yellow=True)
+    blocked: dict[str, int] = {}
+    for _, finding in report.findings:
+        if finding.verdict is Verdict.BLOCKED:
+            blocked[finding.blocked_by] = blocked.get(finding.blocked_by, 0) + 1
+    for blocker, count in blocked.items():
+        reporter.write_line(f"BLOCKED {count} by {blocker}", yellow=True)
+    if failures or blocked:
+        reporter.write_line("")
+    heads = [str(verdict).replace("_", " ") for verdict in _SHOWN]
+    reporter.write_line(f"{'chapter':<12}" + "".join(f"{head:>16}" for head in heads))
+    for chapter in CHAPTERS:
+        counts = report.count(chapter=chapter)
+        if any(counts.values()):
+            row = f"{chapter:<12}" + "".join(f"{counts[verdict] or '.':>16}" for verdict in _SHOWN)
+            reporter.write_line(row, red=bool(counts[Verdict.FAILED]))
+    if reporter.verbosity > 0:
+        for rule, finding in report.findings:
+            if finding.verdict is Verdict.NOT_APPLICABLE:
+                reporter.write_line(f"not applicable: {rule.id}: {finding.message}")
+    _verdict(reporter, report)
+
+
+def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
+    word = "conformant" if report.conformant else "NOT conformant"
+    counts = report.count()
+    tail = ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
+    reporter.write_line(
+        f"{report.target} is {word} at level {report.level}: {tail}",
+        bold=True,
+        green=report.conformant,
+        red=not report.conformant,
+    )
+
+
+def _core(rule: Rule, finding: Finding, settings: Settings) -> list[str]:
+    lines = [_LABEL.format("awaited") + finding.awaited, _LABEL.format("seen") + finding.seen]
+    if finding.after:
+        lines.append(_LABEL.format("after") + finding.after)
+    lines.append(_LABEL.format("likely") + "; ".join(rule.causes))
+    lines.append(_LABEL.format("repeat") + repeat_command(rule, settings))
+    return lines
+
+
+def _digest(evidence: str, whole: bool) -> list[str]:
+    """The first lines of the evidence, without the suite's own frames."""
+    lines = [line for line in evidence.splitlines() if line.strip()]
+    if whole:
+        return lines
+    lines = [
+        line
+        for line in lines
+        if not any(part in line for part in ("/_pytest/", "/pluggy/", "executor_conformance/", "/xdist/", "/execnet/"))
+    ]
+    return lines[:_EVIDENCE_LINES]

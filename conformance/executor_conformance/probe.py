@@ -1,0 +1,135 @@
+"""The suite's own task: it records when, where and how it really ran.
+
+Run as ``python -m executor_conformance.probe JOURNAL PROBE STEP...`` or called as :func:`run`.  What it
+appends to the journal is the ground truth that reported events are held against, so it writes before it
+does anything else.  Only light modules are imported: a new interpreter that runs a probe must measure the
+executor, not this file.
+
+A step is ``name`` or ``name=value``:
+
+=================== ==============================================================================
+``gate=PATH``       wait until the FIFO at PATH has a writer (the test opens the gate)
+``nap=SECONDS``     sleep
+``exit=N``          raise ``SystemExit(N)``; ``exit=none`` and ``exit=text`` are its other forms
+``_exit=N``         ``os._exit(N)``
+``kill=N``          send signal N to itself
+``raise=TEXT``      raise ``RuntimeError(TEXT)``
+``ignore=N``        ignore signal N
+``child=PATH``      start a child process that waits at the gate PATH, and record its pid
+``say=N``           write N bytes to standard output
+``return=N``        return N bytes (callables)
+``note=TEXT``       record TEXT as it arrived
+=================== ==============================================================================
+"""
+
+import _thread
+import os
+import sys
+import time
+
+_monotonic_ns = time.monotonic_ns
+_RUNS = iter(range(1, 1 << 62))
+#: Set on ``sys`` in the host: only a forked child inherits it, so whether a task was forked is *seen*.
+HOST_MARKER = "_executor_conformance_host"
+
+
+def record(journal: str, kind: str, probe: str, run: str, *fields: object) -> None:
+    """Append one line to the journal; one ``write`` to an ``O_APPEND`` file is atomic on Linux."""
+    line = "\t".join([kind, probe, run, str(_monotonic_ns()), *map(str, fields)]) + "\n"
+    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def wait_at(gate: str) -> None:
+    """Block until somebody holds the FIFO open for writing."""
+    os.close(os.open(gate, os.O_RDONLY))
+
+
+def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
+    """Run the steps as the task ``probe``; returns the probe's name, or the bytes of a ``return`` step."""
+    run_id = f"{os.getpid()}.{_thread.get_ident()}.{_monotonic_ns()}.{next(_RUNS)}"
+    host = getattr(sys, HOST_MARKER, 0)
+    record(journal, "start", probe, run_id, os.getpid(), os.getppid(), os.getpgrp(), os.getsid(0), host)
+    result: object = probe
+    for step in steps:
+        name, _, value = step.partition("=")
+        if name == "return":
+            result = b"r" * int(value)
+        elif name in _ENDINGS:
+            record(journal, "finish", probe, run_id)
+            _ENDINGS[name](value)
+        else:
+            _STEPS[name](journal, probe, run_id, value)
+    record(journal, "finish", probe, run_id)
+    return result
+
+
+def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
+    wait_at(value)
+
+
+def _nap(journal: str, probe: str, run_id: str, value: str) -> None:
+    time.sleep(float(value))
+
+
+def _ignore(journal: str, probe: str, run_id: str, value: str) -> None:
+    import signal
+
+    signal.signal(int(value), signal.SIG_IGN)
+
+
+def _say(journal: str, probe: str, run_id: str, value: str) -> None:
+    left = int(value)
+    while left > 0:
+        left -= os.write(1, b"o" * min(left, 65536))
+
+
+def _child(journal: str, probe: str, run_id: str, value: str) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            record(journal, "child", probe, run_id, os.getpid())
+            wait_at(value)
+        finally:
+            os._exit(0)
+
+
+def _note(journal: str, probe: str, run_id: str, value: str) -> None:
+    record(journal, "note", probe, run_id, value.encode("utf-8", "surrogateescape").hex())
+
+
+_STEPS = {"gate": _gate, "nap": _nap, "ignore": _ignore, "say": _say, "child": _child, "note": _note}
+
+
+def _end_by_exit(value: str) -> None:
+    if value == "none":
+        raise SystemExit
+    if value == "None":
+        raise SystemExit(None)
+    if value == "text":
+        raise SystemExit("the probe says no")
+    raise SystemExit(int(value))
+
+
+def _end_by_kill(value: str) -> None:
+    os.kill(os.getpid(), int(value))
+    while True:  # a signal that does not kill must not let the task succeed
+        time.sleep(1)
+
+
+def _end_by_raise(value: str) -> None:
+    raise RuntimeError(value)
+
+
+def _end_hard(value: str) -> None:
+    os._exit(int(value))
+
+
+_ENDINGS = {"exit": _end_by_exit, "_exit": _end_hard, "kill": _end_by_kill, "raise": _end_by_raise}
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2], sys.argv[3:])

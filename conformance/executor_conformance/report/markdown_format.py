@@ -1,0 +1,44 @@
+"""The report as Markdown, for a pull request or a results page."""
+
+from __future__ import annotations
+
+from executor_conformance.report.content import Report
+from executor_conformance.rules import CHAPTERS
+from executor_conformance.verdicts import Verdict
+
+
+def write(report: Report) -> str:
+    """The whole report as Markdown text."""
+    verdict = "conformant" if report.conformant else "not conformant"
+    lines = [
+        f"# {report.target}: {verdict}",
+        "",
+        f"Adapter {report.adapter}; distribution {report.distribution or 'none'}; level {report.level}; "
+        f"Python {report.machine['python']} on {report.machine['platform']}, {report.machine['cpus']} CPUs.",
+        "",
+        "| chapter | " + " | ".join(str(verdict).replace("_", " ") for verdict in Verdict) + " |",
+        "|---|" + "---:|" * len(Verdict),
+    ]
+    for chapter in CHAPTERS:
+        counts = report.count(chapter=chapter)
+        if any(counts.values()):
+            lines.append(f"| {chapter} | " + " | ".join(str(counts[verdict]) for verdict in Verdict) + " |")
+    for heading, wanted in _SECTIONS.items():
+        found = [(rule, finding) for rule, finding in report.findings if finding.verdict in wanted]
+        if found:
+            lines += ["", f"## {heading}", ""]
+        for rule, finding in found:
+            lines.append(f"- **{rule.id}** ({rule.level}): {_escaped(finding.message)}")
+    return "\n".join(lines) + "\n"
+
+
+_SECTIONS = {
+    "Failed": {Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS},
+    "Inconclusive": {Verdict.INCONCLUSIVE},
+    "Blocked": {Verdict.BLOCKED},
+    "Not applicable": {Verdict.NOT_APPLICABLE},
+}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("*", "\\*")

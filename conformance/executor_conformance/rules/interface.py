@@ -1,0 +1,370 @@
+"""What an executor offers, and in which form things go in and come out.
+
+A scheduler knows an executor by its methods.  The rules of this chapter hold for the surface: the methods are
+there, commands arrive as they were given, events come in the agreed form, and what an executor says of itself
+is true.  Whether the work is then done right is for the chapters that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+
+from executor_conformance import probe as probe_module
+from executor_conformance.contract import STATES, SUCCESS, TaskKey
+from executor_conformance.driving import DEFAULT, Capability
+from executor_conformance.harness.trial import Trial, expect
+from executor_conformance.rules import must, should
+from executor_conformance.verdicts import NotApplicable
+
+
+@must()
+def builds_with_parallelism(trial: Trial) -> None:
+    """The constructor takes the number of tasks that may run at once and returns an executor.
+
+    Why: parallelism is the one setting that every scheduler makes; an executor that cannot be told it, or
+    whose constructor does not return, can be put to no use.
+    Likely causes: the argument has another name; the constructor needs more arguments (give them with
+    --executor-option, or build the executor in a conftest hook); the constructor waits for something.
+    Origin: the executor surface of Airflow (BaseExecutor.__init__ takes parallelism).
+    """
+    trial.build(parallelism=2)
+
+
+@must()
+def builds_with_defaults(trial: Trial) -> None:
+    """Parallelism may be left out.
+
+    Why: schedulers construct the executor that a configuration file names, without arguments.
+    Likely causes: parallelism has no default; the default is computed from something that is missing.
+    Origin: Airflow's ExecutorLoader calls the executor class without arguments.
+    """
+    trial.build(parallelism=DEFAULT)
+
+
+@must()
+def offers_every_method(trial: Trial) -> None:
+    """Every method of the contract is there and can be called.
+
+    Why: a scheduler finds out about a missing method in the middle of a run, and most calls are not guarded.
+    Likely causes: a method is missing or misspelt; an attribute of the same name hides it.
+    Origin: the executor surface of Airflow; apache/airflow#41992.
+    """
+    executor = trial.build().driver.executor
+    missing = [
+        name for name in trial.target.adapter.required_methods if not callable(getattr(executor, name, None))
+    ]
+    expect(
+        not missing,
+        awaited=f"the methods {', '.join(trial.target.adapter.required_methods)}",
+        seen=f"missing or not callable: {', '.join(missing)}",
+    )
+
+
+@must(needs=(Capability.PARALLELISM_ATTRIBUTE,))
+def tells_its_parallelism(trial: Trial) -> None:
+    """``parallelism`` tells the number that was given to the constructor.
+
+    Why: schedulers and monitoring read it to know how much may be queued.
+    Likely causes: the argument is not stored; a default or a configured value wins over the argument.
+    Origin: Airflow reads executor.parallelism for its open-slot metrics.
+    """
+    for parallelism in (1, 3):
+        seen = trial.build(parallelism=parallelism).optional("parallelism")
+        expect(
+            isinstance(seen, int) and int(seen) == parallelism,
+            awaited=f"parallelism to be {parallelism} as given",
+            seen=repr(seen),
+        )
+
+
+@must(needs=(Capability.QUEUE_AND_CONFIG,))
+def takes_queue_and_executor_config(trial: Trial) -> None:
+    """``execute_async`` takes ``queue`` and ``executor_config`` by keyword, also where it ignores them.
+
+    Why: schedulers pass both with every task; an executor that has no queues must still take the argument.
+    Likely causes: the parameters are missing or have other names; an unknown queue makes the task vanish.
+    Origin: Airflow calls execute_async(key=, command=, queue=, executor_config=).
+    """
+    subject = trial.started()
+    plain, configured = trial.probe(), trial.probe()
+    subject.submit(plain, queue=None, executor_config=None)
+    subject.submit(configured, queue=None, executor_config={"any": "thing"})
+    subject.await_terminal(plain, configured)
+    for probe in (plain, configured):
+        subject.expect_outcome(probe, SUCCESS)
+
+
+@must(needs=(Capability.ARGV,))
+def takes_lists_and_tuples(trial: Trial) -> None:
+    """An argv may be a list or a tuple.
+
+    Why: the contract speaks of a sequence of str, and callers use both.
+    Likely causes: the command is joined or concatenated with a list; a type check knows only one of the two.
+    Origin: the contract; Airflow passes lists, other callers tuples.
+    """
+    subject = trial.started()
+    for kind in (list, tuple):
+        probe = trial.probe()
+        assert probe.work.argv is not None
+        subject.submit_raw(probe.key, kind(probe.work.argv))
+        subject.await_terminal(probe)
+        subject.expect_outcome(probe, SUCCESS, f"an argv given as a {kind.__name__}")
+        expect(probe.finished, awaited="the task to have run", seen="its event came, but it never ran")
+
+
+_DIFFICULT_ARGUMENTS = (
+    "",
+    "two words",
+    " leading and trailing ",
+    "new\nline",
+    "tab\tstop",
+    'double "quotes"',
+    "single 'quotes'",
+    "$HOME `id` $(id) ; & | > < * ? ~ # !",
+    "back\\slash",
+    "--option=value",
+    "-",
+    "ünïcode ☃ 漢字",
+    "%s {0} {name}",
+    "x" * 5000,
+)
+
+
+@must(needs=(Capability.ARGV,))
+def passes_arguments_unchanged(trial: Trial) -> None:
+    """Every word of an argv reaches the task as it was given.
+
+    Why: a command is a list of words, not a line for a shell; an executor that joins and splits it runs
+    another command than it was given, which is also a security hole.
+    Likely causes: the command is joined into a string and given to a shell; it is split at white space again;
+    it is formatted or encoded on the way.
+    Origin: the contract; argv is executed as it stands.
+    """
+    subject = trial.started()
+    probe = trial.probe(*(f"note={word}" for word in _DIFFICULT_ARGUMENTS))
+    subject.run(probe)
+    subject.expect_outcome(probe, SUCCESS)
+    arrived = probe.runs[0].notes if probe.runs else []
+    for number, word in enumerate(_DIFFICULT_ARGUMENTS):
+        got = arrived[number] if number < len(arrived) else None
+        expect(
+            got == word,
+            awaited=f"the argument {word[:60]!r} to reach the task unchanged",
+            seen=f"it arrived as {got[:60] if got is not None else None!r}",
+        )
+
+
+@must(needs=(Capability.ARGV,))
+def runs_other_programs_as_they_stand(trial: Trial) -> None:
+    """An argv that is not ``[sys.executable, "-m", ...]`` is executed as it stands.
+
+    Why: tasks are not only Python: a shell, a binary, another interpreter must work in every mode.
+    Likely causes: every command is taken for a Python module; the program is not looked up on PATH.
+    Origin: the contract; running Airflow's own command in a fork (commit 4839a5b) must not break the others.
+    """
+    subject = trial.started()
+    path = os.path.join(trial.scratch, "written")
+    by_path = trial.program("/bin/sh", "-c", 'printf %s "$1" > "$0"', path, "by path")
+    subject.run(by_path)
+    subject.expect_outcome(by_path, SUCCESS, "/bin/sh -c ...")
+    written = open(path).read() if os.path.exists(path) else None  # noqa: SIM115
+    expect(written == "by path", awaited="the program to have done its work", seen=f"it left {written!r}")
+    by_name = trial.program("true")
+    subject.run(by_name)
+    subject.expect_outcome(by_name, SUCCESS, "a program found on PATH")
+    script = trial.probe()
+    assert script.work.argv is not None
+    as_script = trial.program(sys.executable, str(probe_module.__file__), *script.work.argv[3:])
+    subject.run(as_script)
+    subject.expect_outcome(as_script, SUCCESS, "a Python script")
+    expect(
+        script.runs and script.runs[0].host_marker == 0,
+        awaited="a script given to an interpreter to run in a new interpreter",
+        seen="it ran inside a forked child" if script.runs else "it never ran",
+    )
+
+
+@must()
+def events_are_pairs_by_key(trial: Trial) -> None:
+    """``get_event_buffer`` returns a dict: the key as it was submitted -> a pair of state and info.
+
+    Why: the scheduler looks tasks up by key and unpacks the pair.
+    Likely causes: a list of events is returned; the key was turned into a string; the state stands alone.
+    Origin: Airflow's BaseExecutor.get_event_buffer and the scheduler's process_executor_events.
+    """
+    subject = trial.started()
+    probe = trial.probe()
+    subject.run(probe)
+    strangers = [event.key for event in subject.history if event.key != tuple(probe.key)]
+    expect(not strangers, awaited=f"events for {tuple(probe.key)} only", seen=f"events for {strangers[:3]}")
+
+
+@must()
+def states_are_the_agreed_words(trial: Trial) -> None:
+    """States are ``queued``, ``running``, ``success`` and ``failed``, as ``str`` or an enum of ``str``.
+
+    Why: the scheduler compares them with its own; a state that it does not know leaves the task where it is.
+    Likely causes: another vocabulary (done, error, finished); upper case; an exit code or a bool as state.
+    Origin: Airflow's TaskInstanceState; the transition table of this specification.
+    """
+    subject = trial.started()
+    good, bad = trial.probe(), trial.probe("raise=on purpose")
+    subject.submit(good, bad)
+    # not await_terminal: a word that is not known is no terminal state, and would only be waited for
+    subject.until(
+        lambda: len({event.key for event in subject.history if event.state not in ("queued", "running")}) >= 2,
+        awaited="an event for each of 2 tasks",
+        seen=lambda: subject.story([good, bad]),
+    )
+    strange = [event.state for event in subject.history if event.state not in STATES]
+    expect(not strange, awaited=f"states out of {', '.join(STATES)}", seen=f"{strange[0] if strange else ''!r}")
+
+
+@must(needs=(Capability.KEYS,))
+def command_kinds_tell_the_truth(trial: Trial) -> None:
+    """Every kind in ``command_kinds`` is run, and no other kind "succeeds" without having been run.
+
+    Why: callers choose by it what to submit; a coroutine function that is called but never awaited has done
+    nothing, and must not count as success.
+    Likely causes: the attribute was copied and never checked; a coroutine function is called like any other
+    callable; what cannot be run is dropped.
+    Origin: apache/airflow pull requests 5788 and 6984 (the AsyncExecutor proposal: one interface for both).
+    """
+    kinds = trial.build().optional("command_kinds")
+    expect(
+        isinstance(kinds, (frozenset, set)) and set(kinds) <= {"argv", "callable", "coroutine"},
+        awaited="command_kinds to be a frozenset out of argv, callable and coroutine",
+        seen=repr(kinds),
+    )
+    subject = trial.started()
+    for kind in ("argv", "callable", "coroutine"):
+        probe = trial.probe()
+        command = _command_of_kind(kind, probe)
+        refusal = subject.refusal(lambda: subject.submit_raw(probe.key, command))  # noqa: B023
+        if refusal is None:
+            subject.await_terminal(probe)
+        ran, outcome = probe.finished, subject.outcome(probe)
+        if kind in kinds:
+            expect(
+                refusal is None and outcome == SUCCESS and ran,
+                awaited=f"a command of the claimed kind {kind} to run and succeed",
+                seen=f"refused with {refusal!r}" if refusal else f"outcome {outcome!r}, ran: {ran}",
+            )
+        else:
+            expect(
+                refusal is not None or outcome != SUCCESS or ran,
+                awaited=f"a command of the kind {kind}, which is not claimed, to be refused or to fail",
+                seen="it was reported as success and never ran",
+            )
+
+
+async def _await_probe(journal: str, name: str) -> None:
+    await asyncio.sleep(0)
+    probe_module.run(journal, name)
+
+
+def _command_of_kind(kind: str, probe: object) -> object:
+    work, journal, name = probe.work, probe.journal.path, probe.name  # type: ignore[attr-defined]
+    if kind == "argv":
+        return work.argv
+    return work.function if kind == "callable" else functools.partial(_await_probe, journal, name)
+
+
+@must()
+def is_async_is_a_bool(trial: Trial) -> None:
+    """``is_async``, where it is offered, is a bool.
+
+    Why: schedulers branch on it; a method or a string of that name is always true.
+    Likely causes: is_async is a method; it holds a string from a configuration file.
+    Origin: apache/airflow pull request 6984 (AsyncExecutor: properties that tell executors apart).
+    """
+    seen = trial.build().optional("is_async")
+    expect(isinstance(seen, bool), awaited="is_async to be True or False", seen=repr(seen))
+
+
+_MALFORMED = {
+    "an empty argv": [],
+    "an argv of an empty word": [""],
+    "an argv with a number in it": ["true", 1],
+    "None": None,
+    "a number": 7,
+}
+
+
+@must(needs=(Capability.ARGV,))
+def a_malformed_command_never_succeeds(trial: Trial) -> None:
+    """What is no command is refused with an error or reported ``failed``, and stalls nothing.
+
+    Why: one bad configuration must not take the scheduler, or the tasks behind it, with it.
+    Likely causes: the command is checked only in the worker, which dies of it; an exception in the hand-over
+    leaves through sync() again and again; an empty command counts as done.
+    Origin: apache/airflow#64476; apache/airflow#47873; apache/airflow#71380.
+    """
+    subject = trial.started()
+    for number, (what, command) in enumerate(_MALFORMED.items()):
+        key = TaskKey("dag", f"malformed-{number}", "run", 1, -1)
+        bad = trial.probe(key=key)
+        if subject.refusal(lambda: subject.submit_raw(key, command)) is None:  # noqa: B023
+            subject.await_terminal(bad)
+            expect(
+                subject.outcome(bad) != SUCCESS,
+                awaited=f"{what} as a command to be refused or to fail",
+                seen="it was reported as success",
+            )
+        good = trial.probe()
+        subject.run(good)
+        subject.expect_outcome(good, SUCCESS, f"the task after {what}")
+
+
+@should(needs=(Capability.ARGV,))
+def leaves_the_command_alone(trial: Trial) -> None:
+    """The caller's command is not changed.
+
+    Why: callers keep commands to run them again on the next try.
+    Likely causes: words are popped off, or inserted into, the list that was passed instead of a copy.
+    Origin: the contract.
+    """
+    subject = trial.started()
+    probe = trial.probe()
+    assert probe.work.argv is not None
+    given = list(probe.work.argv)
+    subject.submit_raw(probe.key, given)
+    subject.await_terminal(probe)
+    expect(
+        given == list(probe.work.argv),
+        awaited="the list that was passed as command to stay as it was",
+        seen=f"{len(given)} words instead of {len(probe.work.argv)}: {given[:3]}...",
+    )
+
+
+@must()
+def bookkeeping_has_the_agreed_types(trial: Trial) -> None:
+    """``slots_available`` and ``slots_occupied`` are ints; ``running`` and ``queued_tasks`` know keys.
+
+    Why: the scheduler compares the numbers and asks whether a key is in the collections.
+    Likely causes: a method instead of a property; a float; None while nothing runs.
+    Origin: Airflow's BaseExecutor.slots_available, .running, .queued_tasks.
+    """
+    subject = trial.started()
+    offered = [
+        name
+        for name in ("slots_available", "slots_occupied", "running", "queued_tasks")
+        if subject.has(name)
+    ]
+    if not offered:
+        raise NotApplicable("the executor offers no bookkeeping")
+    key = trial.probe().key
+    for name in offered:
+        value = subject.optional(name)
+        if name.startswith("slots"):
+            expect(
+                isinstance(value, int) and not isinstance(value, bool),
+                awaited=f"{name} to be an int",
+                seen=repr(value),
+            )
+            continue
+        answer = trial.call(f"key in {name}", lambda: subject.driver.holds(value, key))  # noqa: B023
+        expect(answer is False, awaited=f"a key that was never submitted not to be in {name}", seen=repr(answer))

@@ -1,0 +1,430 @@
+"""From construction to the end: what each call of the executor's life may and may not do.
+
+A scheduler constructs an executor, starts it, feeds and pumps it, and ends it; but it also crashes half way,
+starts twice after a reload, and ends what never started.  The host process belongs to the scheduler, and must
+look after ``end()`` as it did before.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import locale
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import threading
+
+from executor_conformance.contract import SUCCESS
+from executor_conformance.driving import Capability
+from executor_conformance.harness import processes
+from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.rules import must, should
+
+
+@must()
+def runs_a_task(trial: Trial) -> None:
+    """A started executor runs the task it is given and reports its success.
+
+    Why: this is what an executor is for; every rule that follows builds on it.
+    Likely causes: no worker is started; start() waits for something; the result is never collected by sync().
+    Origin: the executor contract; apache/airflow#19769 (tasks stuck in queued).
+    """
+    subject = trial.started()
+    probe = trial.probe()
+    subject.run(probe)
+    subject.expect_outcome(probe, SUCCESS)
+    expect(probe.started, awaited="the task to have run", seen="success was reported, but it never ran")
+
+
+@must(needs=(Capability.INERT_CONSTRUCTOR,))
+def constructor_is_inert(trial: Trial) -> None:
+    """The constructor makes no process, no thread and no file; that is for ``start()``.
+
+    Why: schedulers construct executors to ask them something, in processes that never start them, and fork
+    afterwards; what a constructor starts, nobody ends.
+    Likely causes: workers, a manager process or a connection are made in __init__; a queue opens pipes.
+    Origin: apache/airflow#36335; executors are constructed by Airflow's CLI and webserver too.
+    """
+    trial.build()  # what is imported or cached on first use is not the constructor's
+    before = _resources(trial)
+    kept = trial.build()
+    trial.quiet()
+    for what, new in _difference(before, _resources(trial)).items():
+        expect(not new, awaited=f"the constructor to make no {what}", seen=f"new: {', '.join(new[:5])}")
+    del kept
+
+
+def _resources(trial: Trial) -> dict[str, set[str]]:
+    return {
+        "process": {f"{process.pid} {process.command}" for process in trial.processes()},
+        "thread": {f"{thread.name} ({thread.ident})" for thread in threading.enumerate()},
+        "open file": {
+            f"{number} -> {name}"
+            for number, name in processes.open_descriptors().items()
+            if not name.startswith(("anon_inode:inotify",))
+        },
+        "temporary file": set(os.listdir(tempfile.gettempdir())),
+    }
+
+
+def _difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
+    return {what: sorted(after[what] - before[what]) for what in before}
+
+
+@must(needs=(Capability.START,))
+def submit_before_start_is_refused(trial: Trial) -> None:
+    """A task submitted before ``start()`` is refused at once with an error.
+
+    Why: a task that is taken by something that does not run yet is lost without a word, and the scheduler
+    waits for it.
+    Likely causes: the task goes to a queue that start() replaces; nothing checks that the executor runs.
+    Origin: the contract; Airflow 2.11's LocalExecutor loses such a task.
+    """
+    subject = trial.build()
+    early = trial.probe()
+    refusal = subject.refusal(lambda: subject.submit(early))
+    if refusal is not None:
+        return
+    subject.start()
+    came = trial.comes_true(lambda: subject.outcome(early), pump=subject.pump)
+    expect(
+        False,
+        awaited="a task submitted before start() to be refused with an error",
+        seen="it was accepted, and " + ("ran after start()" if came else "nothing was ever reported for it"),
+    )
+
+
+@must(needs=(Capability.REPEATED_END,))
+def submit_after_end_is_refused(trial: Trial) -> None:
+    """A task submitted after ``end()`` is refused at once with an error.
+
+    Why: nobody is left to run it; accepted, it is lost.
+    Likely causes: end() does not mark the executor as ended; the task is put on a queue that nobody reads.
+    Origin: the contract; Airflow 2.11's LocalExecutor accepts and loses such a task.
+    """
+    subject = trial.started()
+    subject.run(trial.probe())
+    subject.end()
+    late = trial.probe()
+    refusal = subject.refusal(lambda: subject.submit(late))
+    if refusal is not None:
+        return
+    trouble = subject.refusal(lambda: trial.comes_true(lambda: subject.outcome(late), pump=subject.pump))
+    expect(
+        False,
+        awaited="a task submitted after end() to be refused with an error",
+        seen="it was accepted, and then "
+        + (
+            f"the next pump raised {trouble!r}"
+            if trouble
+            else f"{subject.outcome(late)!r} was reported"
+            if subject.outcome(late)
+            else "nothing was ever reported for it"
+        ),
+    )
+
+
+@must(needs=(Capability.START,), after=("shutdown.every-worker-exits"))
+def second_start_is_harmless(trial: Trial) -> None:
+    """A second ``start()`` is refused or changes nothing: never a second set of workers.
+
+    Why: schedulers restart their loops; a second set of workers doubles the load, and nobody stops the first.
+    Likely causes: start() does not look whether it has been called; it replaces queues and lists that the
+    first workers still use.
+    Origin: the contract; apache/airflow#13542 (slots lost after executor restarts).
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    first_gate = trial.gate()
+    first = trial.probes(parallelism, first_gate.step)
+    subject.submit(*first)
+    subject.await_started(*first)
+    before = _population(trial)
+    subject.refusal(subject.start)
+    subject.quiet()
+    second_gate = trial.gate()
+    second = trial.probes(parallelism, second_gate.step)
+    subject.submit(*second)
+    subject.quiet()
+    early = [probe for probe in second if probe.started]
+    expect(
+        not early,
+        awaited=f"at most {parallelism} tasks at once after a second start() with work in flight",
+        seen=f"{parallelism + len(early)} at once",
+    )
+    first_gate.open()
+    subject.await_terminal(*first)
+    subject.await_started(*second)
+    after = _population(trial)
+    second_gate.open()
+    subject.await_terminal(*second)
+    subject.quiet()
+    for probe in (*first, *second):
+        subject.expect_outcome(probe, SUCCESS)
+        expect(len(probe.runs) == 1, awaited=f"{probe} to run once", seen=f"{len(probe.runs)} runs")
+    expect(
+        after - before < parallelism,
+        awaited=f"the same {before} processes and threads after a second start()",
+        seen=f"{after}",
+    )
+    subject.refusal(subject.start)
+    idle = _population(trial)
+    subject.end()
+    trial.until(
+        lambda: not trial.processes(),
+        awaited="every worker to be gone after end(), also those of the first start()",
+        seen=lambda: f"still there: {'; '.join(map(str, trial.processes()[:4]))} (there were {idle} before end())",
+    )
+
+
+def _population(trial: Trial) -> int:
+    return len(trial.processes()) + threading.active_count()
+
+
+@must(needs=(Capability.START, Capability.REPEATED_END))
+def end_before_start_is_harmless(trial: Trial) -> None:
+    """``end()`` before ``start()`` returns without an error.
+
+    Why: schedulers end their executors in a ``finally`` clause, also when the start failed; an error there
+    hides the first one.
+    Likely causes: end() uses what only start() makes.
+    Origin: apache/airflow#41992; Airflow's LocalExecutor raises AttributeError here.
+    """
+    trial.build().end()
+
+
+@must(needs=(Capability.REPEATED_END,))
+def end_twice_is_harmless(trial: Trial) -> None:
+    """A second ``end()`` changes nothing and returns without an error.
+
+    Why: a scheduler's exit handler and its ``finally`` clause both end the executor.
+    Likely causes: closed queues and processes are used again; pills are sent to workers that are gone.
+    Origin: apache/airflow#23944; Airflow's LocalExecutor raises ValueError or BrokenPipeError here.
+    """
+    subject = trial.started()
+    subject.run(trial.probe())
+    subject.end()
+    subject.end()
+    expect(not subject.drain(), awaited="no event from a second end()", seen=f"{len(subject.history)} events")
+
+
+@should(needs=(Capability.START, Capability.TERMINATE))
+def terminate_before_start_is_harmless(trial: Trial) -> None:
+    """``terminate()`` before ``start()`` returns without an error.
+
+    Why: a signal can come at any moment, and its handler calls terminate().
+    Likely causes: terminate() uses what only start() makes.
+    Origin: the contract: stop now, whatever there is to stop.
+    """
+    trial.build().terminate()
+
+
+@must(needs=(Capability.TERMINATE,))
+def terminate_after_end_is_harmless(trial: Trial) -> None:
+    """``terminate()`` after ``end()`` changes nothing and returns without an error.
+
+    Why: the signal that stops a scheduler may come while it is already stopping.
+    Likely causes: processes that are gone are signalled; tasks that were reported are reported again.
+    Origin: the contract; apache/airflow#18989.
+    """
+    subject = trial.started()
+    probe = trial.probe()
+    subject.run(probe)
+    subject.end()
+    subject.drain()
+    subject.terminate()
+    late = subject.drain()
+    expect(not late, awaited="no event from terminate() after end()", seen=f"{late[:3]}")
+
+
+@must(needs=(Capability.TERMINATE,))
+def end_after_terminate_is_harmless(trial: Trial) -> None:
+    """``end()`` after ``terminate()`` returns without an error, also with work in flight at the time.
+
+    Why: a scheduler that was told to stop now still runs its ``finally`` clause.
+    Likely causes: end() waits for tasks that terminate() has killed, or for workers that are gone.
+    Origin: the contract; apache/airflow#14085.
+    """
+    subject = trial.started()
+    gate = trial.gate()
+    held = trial.probes(3, gate.step)
+    subject.submit(*held)
+    subject.await_started(*held[:2])
+    subject.terminate()
+    # An executor that does not stop its tasks must not be waited for because of that: it has its own rule.
+    gate.open()
+    subject.end()
+
+
+@must()
+def idle_pumping_is_harmless(trial: Trial) -> None:
+    """Pumping an executor that has nothing to do returns at once and reports nothing.
+
+    Why: schedulers pump all the time; most of the time nothing has happened.
+    Likely causes: sync() waits for the next result; a get() without a result raises Empty.
+    Origin: Airflow's scheduler loop: an exception in heartbeat() ends the scheduler.
+    """
+    subject = trial.started()
+    for _ in range(5):
+        subject.pump()
+    subject.sync()
+    expect(not subject.history, awaited="no event while nothing runs", seen=f"{subject.history[:3]}")
+    subject.run(trial.probe())
+    subject.drain()
+    count = len(subject.history)
+    for _ in range(5):
+        subject.pump()
+    expect(
+        len(subject.history) == count,
+        awaited="no more events after everything was reported",
+        seen=f"{len(subject.history) - count} more",
+    )
+
+
+@must()
+def two_executors_share_a_process(trial: Trial) -> None:
+    """Two executors in one process do not meet: each reports its own tasks, and each ends alone.
+
+    Why: schedulers run several executors side by side, and tests start one after the other.
+    Likely causes: queues, buffers or worker lists are class attributes or module globals; end() stops every
+    child process it can find; the second start finds the first one's leavings.
+    Origin: Airflow 2.10's multiple executors per scheduler; apache/airflow#62192.
+    """
+    one, other = trial.started(), trial.started()
+    gate = trial.gate()
+    held = trial.probe(gate.step)
+    other.submit(held)
+    other.await_started(held)
+    mine = trial.probes(3)
+    for probe in mine:
+        one.submit(probe)
+    one.await_terminal(*mine)
+    other.quiet()
+    foreign = [event.key for event in other.history if event.key != tuple(held.key)]
+    expect(not foreign, awaited="each executor to report its own tasks only", seen=f"the other's: {foreign[:3]}")
+    one.end()
+    trial.quiet(other.pump)
+    expect(
+        other.outcome(held) is None and not held.finished,
+        awaited="end() of one executor to leave the other's running task alone",
+        seen=f"{other.outcome(held)!r} was reported for it",
+    )
+    gate.open()
+    other.await_terminal(held)
+    other.expect_outcome(held, SUCCESS, "the other executor's task")
+    after = trial.probe()
+    other.run(after)
+    other.expect_outcome(after, SUCCESS, "a task of the executor that goes on")
+    other.end()
+    third = trial.started()
+    last = trial.probe()
+    third.run(last)
+    third.expect_outcome(last, SUCCESS, "a task of a third executor, started when both had ended")
+    third.end()
+
+
+@must()
+def host_descriptors_stay_open(trial: Trial) -> None:
+    """Descriptors that the host had open before are open, and the same, after work and ``end()``.
+
+    Why: the scheduler's database connections, sockets and log files are descriptors; closed by an executor,
+    they come back as somebody else's.
+    Likely causes: a daemonising idiom (closerange) runs in the host; a descriptor is closed twice, the second
+    time after its number was given to another.
+    Origin: the contract; apache/airflow#71707 (what a fork shares with the host).
+    """
+    left, right = socket.socketpair()
+    plain = os.open(os.devnull, os.O_RDONLY)
+    kept = [plain, left.fileno(), right.fileno(), 0, 1, 2]
+    before = {descriptor: _identity(descriptor) for descriptor in kept}
+    subject = trial.started()
+    _use(subject)
+    for descriptor in kept:
+        expect(
+            _identity(descriptor) == before[descriptor],
+            awaited=f"descriptor {descriptor}, which the host had opened, to stay open",
+            seen="it was closed" if _identity(descriptor) is None else "it is another file now",
+        )
+
+
+def _identity(descriptor: int) -> tuple[int, int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mode
+
+
+def _use(subject: Subject) -> None:
+    """Work and end, as a scheduler does."""
+    good, bad = subject.trial.probe(), subject.trial.probe("raise=on purpose")
+    subject.run(good, bad)
+    subject.end()
+
+
+@should()
+def host_is_left_as_it_was(trial: Trial) -> None:
+    """After ``end()`` the host's own settings are as they were.
+
+    Why: the host is the scheduler's process: its signal handlers, environment, working directory, collector
+    settings and streams belong to it and to the other executors in it.
+    Likely causes: start() installs signal handlers or freezes the collector and end() does not put them back;
+    a worker's setup runs in the host; logging is configured at import or start.
+    Origin: Airflow's LocalExecutor changed signal handlers and gc settings around forks; discussion 58143.
+    """
+    before = _settings()
+    subject = trial.started()
+    _use(subject)
+    after = _settings()
+    changed = [name for name in before if before[name] != after[name]]
+    expect(
+        not changed,
+        awaited="the host's settings to be after end() as they were before the start",
+        seen="; ".join(f"{name}: {before[name]!r} became {after[name]!r}" for name in changed[:4])[:600],
+    )
+
+
+def _settings() -> dict[str, object]:
+    mask = os.umask(0)
+    os.umask(mask)
+    root = logging.getLogger()
+    return {
+        "signal handlers": {
+            signal.Signals(number).name: repr(signal.getsignal(number))
+            for number in signal.valid_signals()
+            if number < signal.SIGRTMIN
+        },
+        "blocked signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+        "interval timer": signal.getitimer(signal.ITIMER_REAL),
+        "environment": dict(os.environ),
+        "working directory": os.getcwd(),
+        "umask": mask,
+        "gc enabled": gc.isenabled(),
+        "gc thresholds": gc.get_threshold(),
+        "gc debug flags": gc.get_debug(),
+        "objects frozen by gc": gc.get_freeze_count() > 0,
+        "gc callbacks": [id(callback) for callback in gc.callbacks],
+        "standard streams": [id(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "excepthooks": [id(sys.excepthook), id(sys.unraisablehook), id(threading.excepthook)],
+        "recursion limit": sys.getrecursionlimit(),
+        "switch interval": sys.getswitchinterval(),
+        "sys.path": list(sys.path),
+        "sys.argv": list(sys.argv),
+        "resource limits": {
+            name: resource.getrlimit(getattr(resource, name))
+            for name in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_STACK")
+        },
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "processors": sorted(os.sched_getaffinity(0)),
+        "session and group": (os.getsid(0), os.getpgrp()),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "socket timeout": socket.getdefaulttimeout(),
+        "root logger": (root.level, [id(handler) for handler in root.handlers], logging.root.manager.disable),
+        "faulthandler": faulthandler.is_enabled(),
+        "trace and profile functions": (repr(sys.gettrace()), repr(sys.getprofile())),
+    }

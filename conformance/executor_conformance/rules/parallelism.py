@@ -1,0 +1,500 @@
+"""How many tasks run at once: never more than was asked for, never fewer, and what is not a number is refused.
+
+The gates of the probes hold tasks where they are, so that how many run is not a matter of timing.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+from typing import Any
+
+from executor_conformance.contract import SUCCESS
+from executor_conformance.driving import Capability
+from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.rules import must, should
+from executor_conformance.verdicts import NotApplicable
+
+
+def _refusal(trial: Trial, value: Any) -> tuple[Exception | None, Subject | None]:
+    """Build and start with ``value``: the refusal, or the subject that was started all the same."""
+    subject: Subject | None = None
+
+    def build_and_start() -> None:
+        nonlocal subject
+        subject = trial.build(parallelism=value)
+        subject.start()
+
+    refusal = Subject.refusal(subject, build_and_start)  # type: ignore[arg-type]
+    if refusal is not None:
+        made = [process for process in trial.processes() if not process.is_zombie]
+        expect(
+            not made,
+            awaited=f"parallelism={value!r} to be refused before any process exists",
+            seen=f"it was refused with {refusal!r}, but {len(made)} processes had been made",
+        )
+        return refusal, None
+    return None, subject
+
+
+def _expect_refused(trial: Trial, value: Any) -> Exception:
+    refusal, subject = _refusal(trial, value)
+    if refusal is None:
+        assert subject is not None
+        expect(
+            False,
+            awaited=f"parallelism={value!r} to be refused with an error before anything is started",
+            seen="it was accepted, and " + _what_becomes_of_a_task(trial, subject),
+        )
+    assert refusal is not None
+    return refusal
+
+
+def _what_becomes_of_a_task(trial: Trial, subject: Subject) -> str:
+    probe = trial.probe()
+    refusal = subject.refusal(
+        lambda: (
+            subject.submit(probe),
+            trial.comes_true(
+                lambda: subject.outcome(probe), pump=subject.pump, budget_s=trial.budgets.arrival_s / 4
+            ),
+        )
+    )
+    if refusal is not None:
+        return f"then a task led to {type(refusal).__name__}: {refusal}"
+    if subject.outcome(probe):
+        return f"a task ended with {subject.outcome(probe)!r}"
+    return "a task that was submitted " + ("started but was never reported" if probe.started else "never started")
+
+
+@must()
+def negative_is_refused(trial: Trial) -> None:
+    """A negative parallelism is refused with an error before any process exists.
+
+    Why: ``range(-1)`` makes no worker, and every task waits for ever without an error.
+    Likely causes: the value is only compared with 0, or passed to range() as it is.
+    Origin: apache/airflow#2658; apache/airflow#22711; apache/airflow#57495; apache/airflow#41055.
+    """
+    for value in (-1, -5):
+        _expect_refused(trial, value)
+
+
+@must()
+def zero_is_refused_or_unlimited(trial: Trial) -> None:
+    """Parallelism 0 is refused with an error, or means that there is no limit; it never stalls.
+
+    Why: both meanings are in use; no worker at all is what nobody means.
+    Likely causes: ``range(0)`` workers are made; 0 is taken as false and a default comes in its place.
+    Origin: apache/airflow#2658; apache/airflow#57495.
+    """
+    refusal, subject = _refusal(trial, 0)
+    if refusal is not None:
+        return
+    assert subject is not None
+    gate = trial.gate()
+    probes = trial.probes(8, gate.step)
+    subject.submit(*probes)
+    subject.until(
+        lambda: all(probe.started for probe in probes),
+        awaited="parallelism=0, which was accepted, to run 8 tasks at once",
+        seen=lambda: f"{sum(probe.started for probe in probes)} running at once",
+    )
+
+
+@must()
+def nan_is_refused(trial: Trial) -> None:
+    """NaN as parallelism is refused with an error before any process exists.
+
+    Why: it comes out of computed configurations; every comparison with it is false, so checks let it pass.
+    Likely causes: only ``value < 1`` is checked; the type is not.
+    Origin: the contract: what is not valid is refused before anything is started.
+    """
+    _expect_refused(trial, float("nan"))
+
+
+@should()
+def true_is_refused(trial: Trial) -> None:
+    """``True`` as parallelism is refused with an error.
+
+    Why: it is an int to Python, and a mistake in every configuration.
+    Likely causes: isinstance(value, int) is also true for bool.
+    Origin: Airflow's LocalExecutor takes True for one worker.
+    """
+    _expect_refused(trial, True)
+
+
+@should()
+def a_fraction_is_refused(trial: Trial) -> None:
+    """1.5 as parallelism is refused with an error before any process exists.
+
+    Why: there is no half worker; it fails later, in range(), where nobody sees why.
+    Likely causes: the type is not checked.
+    Origin: Airflow's LocalExecutor raises TypeError, but only in start().
+    """
+    _expect_refused(trial, 1.5)
+
+
+@should()
+def a_text_is_refused(trial: Trial) -> None:
+    """``"4"`` as parallelism is refused with an error before any process exists.
+
+    Why: configuration files and environment variables give text.
+    Likely causes: the value is compared or multiplied before it is checked.
+    Origin: the contract: what is not valid is refused before anything is started.
+    """
+    _expect_refused(trial, "4")
+
+
+@should(after=("parallelism.negative-is-refused",))
+def a_refusal_shows_the_value(trial: Trial) -> None:
+    """The error that refuses a parallelism shows the value it refuses.
+
+    Why: the value comes from a configuration file, an environment variable or a default, and the reader of
+    the error has to find out which.
+    Likely causes: a fixed text; an error from deep inside, such as range() or a semaphore.
+    Origin: apache/airflow#57495.
+    """
+    for value in (-1, -7):
+        refusal = _expect_refused(trial, value)
+        expect(
+            str(value) in str(refusal),
+            awaited=f"the error to show the value {value}",
+            seen=f"{type(refusal).__name__}: {refusal}",
+        )
+
+
+@must()
+def huge_is_refused_or_lazy(trial: Trial) -> None:
+    """10**9 as parallelism is refused, or taken without an attempt to start so many workers.
+
+    Why: it is how people write "no limit"; a worker for each would take the machine down.
+    Likely causes: all workers are started at once in start(); a list or a semaphore for each slot is made.
+    Origin: apache/airflow#2658.
+    """
+    limit = 6 << 30  # so that a list of a thousand million slots is an error and not the end of the machine
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    before = threading.active_count()
+    refusal, subject = _refusal(trial, 10**9)
+    if refusal is None:
+        assert subject is not None
+        probe = trial.probe()
+        subject.run(probe)
+        subject.expect_outcome(probe, SUCCESS, "a task with parallelism=10**9")
+    made = len(trial.processes()) + threading.active_count() - before
+    expect(made <= 64, awaited="workers made as they are needed", seen=f"{made} processes and threads for one task")
+
+
+@must()
+def none_is_an_error_or_the_default(trial: Trial) -> None:
+    """``None`` as parallelism is refused with an error, or means the default; tasks run then.
+
+    Why: "not set" comes as None from many configurations.
+    Likely causes: None is stored and compared later, in the middle of a hand-over.
+    Origin: the contract; ``max_workers=None`` is the default in concurrent.futures.
+    """
+    refusal, subject = _refusal(trial, None)
+    if refusal is not None:
+        return
+    assert subject is not None
+    probe = trial.probe()
+    subject.run(probe)
+    subject.expect_outcome(probe, SUCCESS, "a task with parallelism=None, which was accepted")
+
+
+@must()
+def never_more_than_n(trial: Trial) -> None:
+    """At most N tasks run at once.
+
+    Why: parallelism protects the machine, and what the tasks connect to.
+    Likely causes: tasks are handed over without looking at what runs; a slot is given back too early; the
+    limit holds for each kind of task, or each pump, by itself.
+    Origin: apache/airflow#71914; apache/airflow#72048 (slot not held).
+    """
+    for parallelism in (1, 2, 3):
+        subject = trial.started(parallelism)
+        gate = trial.gate()
+        probes = trial.probes(2 * parallelism + 2, gate.step)
+        for probe in probes:
+            subject.submit(probe)
+            subject.pump()
+        subject.until(
+            lambda: any(probe.started for probe in probes),  # noqa: B023
+            awaited="a task to start",
+            seen=lambda: "none started",
+        )
+        subject.quiet()
+        _expect_at_most(parallelism, sum(probe.started for probe in probes))
+        gate.open()
+        subject.await_terminal(*probes)
+        _expect_at_most(parallelism, _most_at_once(probes))
+
+
+def _expect_at_most(parallelism: int, seen: int) -> None:
+    expect(seen <= parallelism, awaited=f"at most {parallelism} tasks at once", seen=f"{seen} at once")
+
+
+def _most_at_once(probes: list[Probe]) -> int:
+    """The largest number of runs that overlap, by the journal."""
+    moments = []
+    for probe in probes:
+        for run in probe.runs:
+            if run.finished_ns is not None:
+                moments += [(run.started_ns, 1), (run.finished_ns, -1)]
+    now = most = 0
+    for _, change in sorted(moments):
+        now += change
+        most = max(most, now)
+    return most
+
+
+@must()
+def n_is_reached(trial: Trial) -> None:
+    """N tasks really run at the same time.
+
+    Why: fewer than N is capacity that was paid for and is never used.
+    Likely causes: one worker too few; workers are started for tasks that wait at that moment only; the
+    number of processors is the real limit.
+    Origin: apache/airflow#56444; apache/airflow#54830 (fewer workers than parallelism).
+    """
+    for parallelism in (2, 5):
+        subject = trial.started(parallelism)
+        gate = trial.gate()
+        probes = trial.probes(parallelism, gate.step)
+        subject.submit(*probes)
+        subject.until(
+            lambda: all(probe.started for probe in probes),  # noqa: B023
+            awaited=f"{parallelism} tasks at once with parallelism={parallelism}",
+            seen=lambda: f"{sum(probe.started for probe in probes)} at once",  # noqa: B023
+        )
+        gate.open()
+        subject.await_terminal(*probes)
+
+
+@must(after=("parallelism.n-is-reached",))
+def no_slot_stays_idle(trial: Trial) -> None:
+    """While tasks wait, every slot is used: a slow task holds up none of the others.
+
+    Why: tasks differ in length by orders of magnitude; behind a slow one the rest must go on.
+    Likely causes: each worker has a queue of its own; tasks are handed over in batches and the batch is
+    waited for; a worker fetches ahead.
+    Origin: apache/airflow#37979; apache/airflow#71380.
+    """
+    parallelism = 3
+    subject = trial.started(parallelism)
+    gate = trial.gate()
+    held = trial.probes(parallelism - 1, gate.step)
+    quick = trial.probes(8)
+    # a slow one first, then some that are quick, then another slow one: no static division can be lucky
+    subject.submit(held[0], *quick[:3], held[1], *quick[3:])
+    subject.until(
+        lambda: all(subject.outcome(probe) for probe in quick),
+        awaited=f"8 quick tasks to finish while {len(held)} of {parallelism} slots are held by slow ones",
+        seen=lambda: f"{sum(bool(subject.outcome(probe)) for probe in quick)} finished",
+    )
+    late = trial.probes(4)
+    subject.submit(*late)
+    subject.until(
+        lambda: all(subject.outcome(probe) for probe in late),
+        awaited="4 more tasks to finish while the slow ones are still running",
+        seen=lambda: f"{sum(bool(subject.outcome(probe)) for probe in late)} finished",
+    )
+    gate.open()
+    subject.await_terminal(*held)
+
+
+@must(after=("parallelism.zero-is-refused-or-unlimited",))
+def unlimited_has_no_limit(trial: Trial) -> None:
+    """Where parallelism 0 means unlimited, dozens of tasks run at once, and all end.
+
+    Why: unlimited mode is another code path in most executors, and the less tested one.
+    Likely causes: a hidden limit; one process for each task is never reaped.
+    Origin: Airflow 2's UnlimitedParallelism; apache/airflow#2658.
+    """
+    refusal, subject = _refusal(trial, 0)
+    if refusal is not None:
+        raise NotApplicable(f"parallelism=0 is refused: {refusal}")
+    assert subject is not None
+    gate = trial.gate()
+    probes = trial.probes(24, gate.step)
+    subject.submit(*probes)
+    subject.await_started(*probes)
+    gate.open()
+    subject.await_terminal(*probes)
+    for probe in probes:
+        subject.expect_outcome(probe, SUCCESS)
+
+
+@should()
+def first_come_first_served(trial: Trial) -> None:
+    """Tasks of one priority start in the order in which they were submitted.
+
+    Why: nobody is overtaken for ever, and what happened can be understood afterwards.
+    Likely causes: waiting tasks are kept on a stack or in a set; they are ordered by key.
+    Origin: apache/airflow#70942; apache/airflow#72057.
+    """
+    subject = trial.started(parallelism=1)
+    gate = trial.gate()
+    first = trial.probe(gate.step)
+    subject.submit(first)
+    subject.await_started(first)
+    rest = trial.probes(6)
+    subject.submit(*rest)
+    subject.quiet()
+    gate.open()
+    subject.await_terminal(first, *rest)
+    order = [run.probe for run in trial.journal.all_runs()]
+    expected = [probe.name for probe in (first, *rest)]
+    expect(order == expected, awaited=f"the order {', '.join(expected)}", seen=", ".join(order))
+
+
+@must()
+def higher_priority_first(trial: Trial) -> None:
+    """Where tasks can be queued with a priority, the highest waiting one starts first.
+
+    Why: it is all that the argument is for.
+    Likely causes: the priority is ignored; the order is upside down; numbers are compared as text.
+    Origin: apache/airflow#70942; apache/airflow#72057.
+    """
+    subject = trial.started(parallelism=1)
+    if not subject.has("queue_command"):
+        raise NotApplicable("the executor has no queue_command(), so nothing has a priority")
+    gate = trial.gate()
+    first = trial.probe(gate.step)
+    subject.submit(first, priority=1)
+    subject.await_started(first)
+    by_priority = {priority: trial.probe() for priority in (2, 10, 1, 5)}
+    for priority, probe in by_priority.items():
+        subject.submit(probe, priority=priority)
+    subject.quiet()
+    gate.open()
+    subject.await_terminal(*by_priority.values())
+    name_of = {probe.name: priority for priority, probe in by_priority.items()}
+    order = [name_of[run.probe] for run in trial.journal.all_runs() if run.probe in name_of]
+    expect(order == [10, 5, 2, 1], awaited="the priorities to start as 10, 5, 2, 1", seen=str(order))
+
+
+def _slots(subject: Subject) -> tuple[int | None, int | None]:
+    available = subject.optional("slots_available") if subject.has("slots_available") else None
+    occupied = subject.optional("slots_occupied") if subject.has("slots_occupied") else None
+    if available is None and occupied is None:
+        raise NotApplicable("the executor has neither slots_available nor slots_occupied")
+    return available, occupied
+
+
+def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
+    available, occupied = _slots(subject)
+    free = parallelism - in_flight
+    return (occupied is None or occupied == in_flight) and (
+        available is None or available == free or (free < 0 and available == 0)
+    )
+
+
+@must()
+def slots_are_true_to_the_journal(trial: Trial) -> None:
+    """``slots_occupied`` is the number of tasks in flight, ``slots_available`` what is left of N, at every step.
+
+    Why: the scheduler submits as many tasks as there are slots available; a number that is too high floods
+    the executor, one that is too low starves it.
+    Likely causes: what was handed to a worker is no longer counted; a slot is not given back when a task
+    fails; the number is computed from another limit.
+    Origin: apache/airflow#28206; apache/airflow#36335; apache/airflow#43448; apache/airflow#42932;
+    apache/airflow#71914.
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    subject.pump()
+    gates = [trial.gate() for _ in range(3)]
+    probes = [
+        trial.probe(gates[0].step),
+        trial.probe(gates[1].step, "raise=on purpose"),
+        trial.probe(gates[2].step),
+    ]
+
+    def expect_slots(in_flight: int, when: str) -> None:
+        subject.until(
+            lambda: _slots_are(subject, parallelism, in_flight),
+            awaited=f"{in_flight} slots occupied and {parallelism - in_flight} available {when}",
+            seen=lambda: "slots_available {}, slots_occupied {}".format(*_slots(subject)),
+            budget_s=trial.budgets.arrival_s / 2,
+        )
+
+    expect_slots(0, "before the first task")
+    for count, probe in enumerate(probes[:2], 1):
+        subject.submit(probe)
+        subject.await_started(probe)
+        subject.quiet()
+        expect_slots(count, f"with {count} tasks running")
+    subject.submit(probes[2])
+    subject.quiet()
+    expect_slots(3, "with 2 tasks running and 1 waiting")
+    for index, left in ((0, 2), (1, 1), (2, 0)):
+        gates[index].open()
+        subject.await_terminal(probes[index])
+        expect_slots(left, f"with {3 - left} of 3 tasks ended")
+
+
+@must(after=("parallelism.slots-are-true-to-the-journal",))
+def running_is_true_to_the_journal(trial: Trial) -> None:
+    """``running``, where offered, has the keys of the tasks that run, and no others.
+
+    Why: the scheduler asks it before it submits a key again, and adopts or clears tasks by it.
+    Likely causes: it is filled by a base class that is bypassed; a key is removed only on success.
+    Origin: apache/airflow#13542; apache/airflow#35675; apache/airflow#36998.
+    """
+    subject = trial.started()
+    subject.optional("running")
+    gate = trial.gate()
+    held, failing = trial.probe(gate.step), trial.probe("raise=on purpose")
+
+    def is_running(probe: Probe) -> object:
+        value = subject.optional("running")
+        return trial.call("key in running", lambda: subject.driver.holds(value, probe.key))
+
+    subject.submit(held)
+    subject.await_started(held)
+    subject.until(
+        lambda: is_running(held),
+        awaited="the key of a running task to be in running",
+        seen=lambda: f"running is {subject.optional('running')!r}",
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+    subject.run(failing)
+    subject.quiet()
+    expect(is_running(held), awaited="the key of a running task to stay in running", seen="it was removed")
+    expect(not is_running(failing), awaited="the key of a failed task to leave running", seen="it is still there")
+    gate.open()
+    subject.await_terminal(held)
+    subject.until(
+        lambda: not is_running(held),
+        awaited="the key of an ended task to leave running",
+        seen=lambda: "it is still there",
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+
+
+@must(after=("parallelism.n-is-reached", "states.an-exception-is-a-failure"))
+def failed_tasks_give_their_slots_back(trial: Trial) -> None:
+    """After tasks have failed, N tasks run at once again.
+
+    Why: a slot that is lost with each failure ends, hours later, in a scheduler that runs nothing.
+    Likely causes: the slot is given back on success only; a worker that raised is not replaced.
+    Origin: apache/airflow#13542; apache/airflow#28206; apache/airflow#36335; apache/airflow#43448.
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    failing = trial.probes(2 * parallelism, "raise=on purpose")
+    if trial.has(Capability.EXIT_STATUS):
+        failing += trial.probes(parallelism, "exit=3")
+    subject.submit(*failing)
+    subject.await_terminal(*failing)
+    gate = trial.gate()
+    held = trial.probes(parallelism, gate.step)
+    subject.submit(*held)
+    subject.until(
+        lambda: all(probe.started for probe in held),
+        awaited=f"{parallelism} tasks at once after {len(failing)} have failed",
+        seen=lambda: f"{sum(probe.started for probe in held)} at once",
+    )
+    gate.open()
+    subject.await_terminal(*held)

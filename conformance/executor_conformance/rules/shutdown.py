@@ -1,0 +1,575 @@
+"""The end: work that was accepted is done, workers get their poison pills and are gone, nothing stays behind.
+
+``end()`` is patient and ``terminate()`` is not; after either, what is left of an executor is its event buffer.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+
+from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, TaskKey
+from executor_conformance.driving import Capability
+from executor_conformance.harness import processes
+from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.processes import Process
+from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.rules import must, should
+from executor_conformance.verdicts import NotApplicable
+
+
+def _alive(trial: Trial) -> list[Process]:
+    return [process for process in trial.processes() if not process.is_zombie]
+
+
+def _expect_gone(trial: Trial, what: str) -> None:
+    trial.until(
+        lambda: not _alive(trial),
+        awaited=f"every worker to be gone after {what}",
+        seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
+    )
+
+
+@must()
+def every_worker_exits(trial: Trial) -> None:
+    """After ``end()`` no worker is left, whether it has worked or not.
+
+    Why: a worker that is left holds memory and connections, and the next start adds more.
+    Likely causes: fewer pills than workers; a worker does not see its pill; processes are started but not
+    kept track of; end() does not join.
+    Origin: apache/airflow#5200; apache/airflow#23944; one poison pill (None, None) for each of Airflow's workers.
+    """
+    threads = {thread.ident for thread in threading.enumerate()}
+    idle = trial.started(parallelism=3)
+    idle.end()
+    _expect_gone(trial, "end() of an executor that had no work")
+    subject = trial.started(parallelism=3)
+    subject.run(*trial.probes(4))
+    subject.end()
+    _expect_gone(trial, "end()")
+    if trial.facts.tasks_in_host:
+        trial.until(
+            lambda: {thread.ident for thread in threading.enumerate()} <= threads,
+            awaited="every worker thread to be gone after end()",
+            seen=lambda: f"{threading.active_count()} threads instead of {len(threads)}",
+        )
+
+
+@must(after=("shutdown.every-worker-exits",))
+def no_zombie_is_left(trial: Trial) -> None:
+    """After ``end()`` every child that has exited has been waited for.
+
+    Why: a zombie keeps its place in the process table until the host ends, and hosts run for months.
+    Likely causes: processes are killed but not joined; a double fork without a reaper.
+    Origin: apache/airflow#880; apache/airflow#13215.
+    """
+    trial.need_processes()
+    subject = trial.started()
+    subject.run(*trial.probes(3), trial.probe("raise=on purpose"))
+    subject.end()
+
+    def zombies() -> list[Process]:
+        return [p for p in trial.processes() if p.is_zombie and p.parent == trial.host]
+
+    trial.until(
+        lambda: not zombies(),
+        awaited="no zombie among the host's children after end()",
+        seen=lambda: f"{len(zombies())}: " + "; ".join(map(str, zombies()[:4])),
+    )
+
+
+@must(after=("shutdown.every-worker-exits",))
+def running_tasks_are_finished(trial: Trial) -> None:
+    """``end()`` lets running tasks finish, and their workers go then.
+
+    Why: end() is the orderly way; what runs was promised to be run.
+    Likely causes: workers are terminated instead of being given a pill; end() waits for idle workers only.
+    Origin: the contract; apache/airflow#14085; apache/airflow#18989.
+    """
+    subject = trial.started()
+    probes = trial.probes(2, "nap=0.25")
+    subject.submit(*probes)
+    subject.await_started(*probes)
+    subject.end()
+    unfinished = [probe for probe in probes if not probe.finished]
+    expect(
+        not unfinished,
+        awaited="running tasks to be finished when end() returns",
+        seen=f"{len(unfinished)} of 2 were not; {subject.story(unfinished)}",
+    )
+    _expect_gone(trial, "end() with 2 tasks running")
+
+
+@must(needs=(Capability.FINISHES_QUEUED_WORK,), after=("shutdown.every-worker-exits",))
+def accepted_work_is_finished(trial: Trial) -> None:
+    """``end()`` also runs what was accepted and has not started yet.
+
+    Why: accepted is accepted: what is dropped here is never reported, and stays queued for ever.
+    Likely causes: the pills overtake the tasks; only what was handed to workers counts; the queue is closed
+    first.
+    Origin: the contract (a pill stops a worker after the work before it); Airflow's LocalExecutor drops it.
+    """
+    subject = trial.started(parallelism=2)
+    probes = trial.probes(7, "nap=0.02")
+    subject.submit(*probes)
+    subject.end()
+    unfinished = [probe for probe in probes if not probe.finished]
+    expect(
+        not unfinished,
+        awaited="all of 7 accepted tasks to be finished when end() returns",
+        seen=f"{len(unfinished)} were not; {subject.story(unfinished)}",
+    )
+
+
+@must(after=("shutdown.running-tasks-are-finished",))
+def events_of_the_end_stay(trial: Trial) -> None:
+    """The events of tasks that end during ``end()`` are in the buffer after it.
+
+    Why: the scheduler drains the buffer once more after end(); what is not there never happened.
+    Likely causes: results are not collected after the workers have gone; the buffer is cleared or closed.
+    Origin: apache/airflow#69975 (events lost at shutdown).
+    """
+    subject = trial.started()
+    good, bad = trial.probe("nap=0.2"), trial.probe("nap=0.2", "raise=on purpose")
+    subject.submit(good, bad)
+    trial.until(
+        lambda: good.started and bad.started,
+        awaited="2 tasks to start",
+        seen=lambda: subject.story([good, bad]),
+        pump=subject.pump,
+    )
+    subject.end()
+    subject.drain()
+    for probe, state in ((good, SUCCESS), (bad, FAILED)):
+        events = [event for event in subject.events_of(probe) if event.state in TERMINAL_STATES]
+        expect(
+            [event.state for event in events] == [state],
+            awaited=f"one {state!r} event for a task that ended during end()",
+            seen=f"{[event.state for event in events] or 'none'}; {subject.story([probe])}",
+        )
+
+
+@must(needs=(Capability.CALLABLE,), after=("shutdown.events-of-the-end-stay",))
+def large_results_do_not_block_the_end(trial: Trial) -> None:
+    """A task whose result is larger than a pipe does not keep ``end()`` from returning.
+
+    Why: a worker that writes a large result waits until somebody reads; if that somebody waits for the
+    worker, both wait for ever.
+    Likely causes: workers are joined before their results are read.
+    Origin: the documented deadlock of joining a process that has put items on a multiprocessing queue.
+    """
+    subject = trial.started()
+    kinds = subject.optional("command_kinds") if subject.has("command_kinds") else None
+    if kinds is not None and "callable" not in kinds:
+        raise NotApplicable("the executor takes no callables, so no result travels")
+    probes = trial.probes(3, f"return={2 << 20}")
+    for probe in probes:
+        refusal = subject.refusal(lambda: subject.submit_callable(probe))  # noqa: B023
+        if refusal is not None and kinds is None:
+            raise NotApplicable(f"the executor takes no callables: {refusal}")
+        expect(refusal is None, awaited="a callable to be accepted", seen=repr(refusal))
+    subject.end()
+    subject.drain()
+    for probe in probes:
+        if kinds is None and subject.outcome(probe) == FAILED:
+            raise NotApplicable("the executor takes no callables: they fail")
+        subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
+
+
+@must()
+def the_pill_is_never_an_event(trial: Trial) -> None:
+    """After ``end()`` the buffer has events of submitted tasks only.
+
+    Why: the scheduler looks every key up; one that is no task's is an error in its loop.
+    Likely causes: workers acknowledge the pill with a result, as for a task.
+    Origin: Airflow's pill is (None, None), a key and a command like any other.
+    """
+    subject = trial.started(parallelism=3)
+    probes = trial.probes(2)
+    subject.run(*probes)
+    subject.end()
+    subject.drain()
+    known = {tuple(probe.key) for probe in probes}
+    strange = [event for event in subject.history if event.key not in known]
+    expect(
+        not strange,
+        awaited="events of submitted tasks only",
+        seen=f"{len(strange)} others, such as {strange[0] if strange else None}",
+    )
+
+
+@must(needs=(Capability.KEYS, Capability.ARGV))
+def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
+    """A key or a command that looks like a poison pill is run or refused; it stops no worker.
+
+    Why: what users write must not be able to stop a worker; with each such task the executor has one less.
+    Likely causes: the pill is recognised by a value that a task can have, such as None or an empty command.
+    Origin: Airflow's pill is (None, None).
+    """
+    parallelism = 2
+    command = list(trial.probe().work.argv or ())
+    nothing: object = None
+    for what, key, look_alike in (
+        ("the key (None, None)", (None, None), command),
+        ("a key of five times None", TaskKey(*[None] * 5), command),  # type: ignore[arg-type]
+        ("the command None", TaskKey("dag", "pill-1", "run"), nothing),
+        ("the command (None, None)", TaskKey("dag", "pill-2", "run"), (None, None)),
+        ("an empty command", TaskKey("dag", "pill-3", "run"), []),
+        ("the command STOP", TaskKey("dag", "pill-4", "run"), ["STOP"]),
+    ):
+        subject = trial.started(parallelism)
+        probe = Probe("look-alike", TaskKey(*key) if len(key) == 5 else key, trial.probe().work, trial.journal)  # type: ignore[arg-type]
+        for _ in range(parallelism):
+            if subject.refusal(lambda: subject.submit_raw(key, look_alike)) is not None:  # noqa: B023
+                break
+            subject.until(
+                lambda: subject.outcome(probe),  # noqa: B023
+                awaited=f"{what} to be refused, or run and reported",
+                seen=lambda: "it was accepted, and nothing was ever reported for it",
+            )
+        gate = trial.gate()
+        held = trial.probes(parallelism, gate.step)
+        subject.submit(*held)
+        subject.until(
+            lambda: all(one.started for one in held),  # noqa: B023
+            awaited=f"{parallelism} tasks at once after {what}",
+            seen=lambda: f"{sum(one.started for one in held)} at once",  # noqa: B023
+        )
+        gate.open()
+        subject.await_terminal(*held)
+
+
+@must(after=("shutdown.every-worker-exits", "shutdown.no-zombie-is-left"))
+def nothing_accumulates(trial: Trial) -> None:
+    """After ten cycles of start, work and end there is no process, thread, descriptor, semaphore, shared memory
+    or temporary file more than after two.
+
+    Why: what is left by each cycle adds up in a host that runs for months, and in every test suite.
+    Likely causes: a queue, pipe or pool is not closed; a manager is not shut down; a semaphore is not
+    unlinked; a log file for each start.
+    Origin: apache/airflow#58365; apache/airflow#56641; apache/airflow#55768.
+    """
+    # Semaphores of other programs come and go in /dev/shm too: only what grows with each cycle is meant.
+    tolerated = {"name in /dev/shm": 3}
+
+    def grown() -> dict[str, int]:
+        gc.collect()
+        now = _belongings(trial)
+        return {what: now[what] - after_two[what] for what in now if now[what] > after_two[what] + tolerated.get(what, 0)}
+
+    for _ in range(2):
+        _cycle(trial)
+    gc.collect()
+    after_two = _belongings(trial)
+    for _ in range(8):
+        _cycle(trial)
+    trial.until(
+        lambda: not grown(),
+        awaited="nothing more after ten cycles of start, work and end than after two",
+        seen=lambda: ", ".join(f"{count} more of: {what}" for what, count in grown().items()),
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+
+
+def _cycle(trial: Trial) -> None:
+    subject = trial.started()
+    subject.run(*trial.probes(2))
+    subject.end()
+    subject.drain()
+    trial.built.clear()
+
+
+def _belongings(trial: Trial) -> dict[str, int]:
+    return {
+        "process": len(trial.processes()),
+        "thread": processes.thread_count(),
+        "descriptor": len(processes.open_descriptors()),
+        "temporary file": sum(len(files) for _, _, files in os.walk(tempfile.gettempdir())),
+        "name in /dev/shm": len(processes.shared_memory_names()),
+        "mapped shared memory": len(processes.mapped_shared_memory()),
+    }
+
+
+def _held_at_terminate(trial: Trial, *steps: str) -> tuple[Subject, list[Probe], list[Probe]]:
+    """An executor with two running tasks that never end by themselves, and two that wait."""
+    trial.need_processes()
+    subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    running, waiting = trial.probes(2, *steps, gate.step), trial.probes(2)
+    subject.submit(*running, *waiting)
+    subject.await_started(*running)
+    subject.pump()
+    subject.terminate()
+    return subject, running, waiting
+
+
+def _expect_dead(trial: Trial, pids: Callable[[], list[int]], what: str) -> None:
+    trial.until(
+        lambda: not any(map(processes.is_alive, pids())),
+        awaited=f"{what} to be gone after terminate()",
+        seen=lambda: f"{sum(map(processes.is_alive, pids()))} of {len(pids())} still alive",
+    )
+
+
+def _pids(probes: list[Probe]) -> list[int]:
+    return [run.pid for probe in probes for run in probe.runs]
+
+
+@must(needs=(Capability.TERMINATE,))
+def terminate_stops_what_runs(trial: Trial) -> None:
+    """``terminate()`` stops running tasks at once.
+
+    Why: it is called when there is no time left, before the machine goes down.
+    Likely causes: terminate() does nothing, or is end(); the worker is killed and its task lives on.
+    Origin: apache/airflow#1389; Airflow's LocalExecutor.terminate() does nothing.
+    """
+    _, running, _ = _held_at_terminate(trial)
+    _expect_dead(trial, lambda: _pids(running), "running tasks")
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_stops_the_stubborn(trial: Trial) -> None:
+    """``terminate()`` also stops tasks that ignore SIGTERM and SIGINT.
+
+    Why: a task that handles signals badly is just the one that has to be stopped.
+    Likely causes: SIGTERM is sent and nothing follows; terminate() waits for the task to obey.
+    Origin: apache/airflow#18989; apache/airflow#14085.
+    """
+    trial.need_processes()
+    subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    running = trial.probes(2, "ignore=15", "ignore=2", "ignore=1", "note=ready", gate.step)
+    subject.submit(*running)
+    subject.until(
+        lambda: all(probe.runs and probe.runs[0].notes for probe in running),
+        awaited="2 tasks to start",
+        seen=lambda: subject.story(running),
+    )
+    subject.terminate()
+    _expect_dead(trial, lambda: _pids(running), "tasks that ignore SIGTERM")
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_reports_what_ran(trial: Trial) -> None:
+    """Tasks stopped by ``terminate()`` are reported ``failed``.
+
+    Why: without the event the scheduler believes that they still run.
+    Likely causes: nothing collects the outcome of what was killed; events are dropped with the workers.
+    Origin: the contract; apache/airflow#13215.
+    """
+    subject, running, _ = _held_at_terminate(trial)
+    _expect_failed_after_terminate(trial, subject, running, "a running task")
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_reports_what_waited(trial: Trial) -> None:
+    """Tasks that wait at ``terminate()`` are reported ``failed`` and never start.
+
+    Why: they were accepted, so they have a last word coming; and nothing may start while all stops.
+    Likely causes: the queue is dropped; a freed slot is filled from the queue during terminate().
+    Origin: the contract; apache/airflow#19769.
+    """
+    subject, _, waiting = _held_at_terminate(trial)
+    _expect_failed_after_terminate(trial, subject, waiting, "a waiting task")
+    started = [probe for probe in waiting if probe.started]
+    expect(not started, awaited="no waiting task to start at terminate()", seen=f"{len(started)} started")
+
+
+def _expect_failed_after_terminate(trial: Trial, subject: Subject, probes: list[Probe], what: str) -> None:
+    # Collected by terminate() itself or by the next pump; a pump after it may also be refused.
+    def collect() -> None:
+        subject.drain()
+        if not all(subject.outcome(probe) for probe in probes):
+            subject.refusal(subject.beat)
+
+    trial.until(
+        lambda: all(subject.outcome(probe) for probe in probes),
+        awaited=f"an event for {what} after terminate()",
+        seen=lambda: subject.story(probes),
+        pump=collect,
+    )
+    for probe in probes:
+        subject.expect_outcome(probe, FAILED, f"{what} at terminate()")
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_leaves_no_worker(trial: Trial) -> None:
+    """After ``terminate()`` no worker is left.
+
+    Why: nothing survives it: that is what tells it from end().
+    Likely causes: only busy workers are stopped; helper processes are forgotten.
+    Origin: apache/airflow#5200; apache/airflow#1157.
+    """
+    _held_at_terminate(trial)
+    _expect_gone(trial, "terminate() with 2 tasks running and 2 waiting")
+
+
+@should(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_takes_the_children_too(trial: Trial) -> None:
+    """``terminate()`` also stops the processes that running tasks have started.
+
+    Why: a task is often a shell or a driver, and its children do the work.
+    Likely causes: only the task's own pid is signalled, not its process group or session.
+    Origin: apache/airflow#1157; apache/airflow#13215.
+    """
+    trial.need_processes()
+    subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    probe = trial.probe(f"child={gate.path}", gate.step)
+    subject.submit(probe)
+    subject.until(
+        lambda: probe.runs and probe.runs[0].children,
+        awaited="a task to start a child process",
+        seen=lambda: subject.story([probe]),
+    )
+    subject.terminate()
+    _expect_dead(trial, lambda: probe.runs[0].children, "the task's own children")
+
+
+@must(after=("shutdown.every-worker-exits",))
+def end_returns_after_a_worker_died(trial: Trial) -> None:
+    """``end()`` returns, and leaves nothing, also after a worker has been killed; whichever it was.
+
+    Why: the kernel kills workers when memory is short; a scheduler that cannot be stopped afterwards has to
+    be killed too.
+    Likely causes: the pill of the dead worker is waited for; the dead one held the lock of a shared queue, or
+    a message that it had half written blocks the readers.
+    Origin: apache/airflow#14085; apache/airflow#18989; Airflow's LocalExecutor waits for ever on the lock of
+    its queue.
+    """
+    trial.need_processes()
+    position = 0
+    while True:
+        subject = trial.started(parallelism=2)
+        gate = trial.gate()
+        # both workers have worked, so that lazy ones are there too
+        pair = trial.probes(2, gate.step)
+        subject.submit(*pair)
+        subject.await_started(*pair)
+        lines = {pid for run_pid in _pids(pair) for pid in _up_to_host(trial, run_pid)}
+        gate.open()
+        subject.await_terminal(*pair)
+        subject.quiet()
+        idle = sorted(pid for pid in lines if processes.is_alive(pid))
+        if not idle:  # no worker outlives its task here: one that is busy is killed instead
+            if position == 0:
+                _kill_busy_and_end(trial, subject)
+            return
+        if position >= len(idle):
+            subject.end()
+            return
+        processes.kill(idle[position])
+        position += 1
+        trial.quiet()
+        subject.end()
+        _expect_gone(trial, "end() after a worker was killed")
+
+
+def _kill_busy_and_end(trial: Trial, subject: Subject) -> None:
+    held = trial.probe(trial.gate().step)
+    subject.submit(held)
+    subject.await_started(held)
+    processes.kill(held.runs[0].pid)
+    subject.end()
+    _expect_gone(trial, "end() after a task's process was killed")
+
+
+def _up_to_host(trial: Trial, pid: int) -> list[int]:
+    """The process and its ancestors below the host."""
+    line = []
+    process = processes.look(pid)
+    while process is not None and process.pid not in (trial.host, trial.warden):
+        if not process.is_interpreter_helper or process.parent != trial.host:
+            line.append(process.pid)
+        process = processes.look(process.parent)
+    return line
+
+
+@must()
+def interpreter_exit_does_not_hang(trial: Trial) -> None:
+    """A host that leaves without ``end()`` is not kept from exiting by idle workers.
+
+    Why: schedulers crash; one that hangs at exit is not restarted.
+    Likely causes: a thread or child process that is not a daemon is joined at exit; a queue's feeder thread
+    waits to write what nobody reads.
+    Origin: apache/airflow#41992; Airflow 3.3's LocalExecutor never exits without end().
+    """
+    if trial.has_build_hook:
+        raise NotApplicable("a conftest hook builds the executor, and a new interpreter has no conftest")
+    ready = os.path.join(trial.scratch, "ready")
+    order = {
+        "spec": trial.target.spec,
+        "family": trial.target.adapter.family,
+        "options": dict(trial.target.options),
+        "path": sys.path,
+        "scratch": os.path.join(trial.scratch, "other-host"),
+        "ready": ready,
+        "first_task_s": trial.facts.first_task_s,
+        "budgets": asdict(trial.budgets),
+    }
+    os.mkdir(str(order["scratch"]))
+    host = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", "executor_conformance.harness.leaving_host"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert host.stdin is not None
+    host.stdin.write(json.dumps(order).encode())
+    host.stdin.close()
+    trial.until(
+        lambda: os.path.exists(ready) or host.poll() is not None,
+        awaited="a host in a new interpreter to run a task",
+        seen=lambda: "it did not come so far",
+        budget_s=trial.budgets.arrival_s * 3 + trial.facts.import_s * 3,
+    )
+    expect(
+        os.path.exists(ready),
+        awaited="a host in a new interpreter to run a task",
+        seen=f"it left with status {host.poll()}",
+    )
+    left = trial.comes_true(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s)
+    if not left:
+        host.send_signal(6)  # its stacks go to the output that is shown with the failure
+        host.wait()
+    expect(
+        left,
+        awaited=f"the interpreter to exit within {trial.budgets.stop_s:.1f} s without end(), its workers being idle",
+        seen="it was still there",
+    )
+
+
+@must()
+def nothing_outlives_a_killed_host(trial: Trial) -> None:
+    """Workers and tasks do not outlive a host that is killed with SIGKILL.
+
+    Why: the restarted scheduler runs the tasks again, beside those that nobody knows of any more.
+    Likely causes: workers wait on a queue that they themselves hold open; no parent-death signal, no watch on
+    the parent; tasks are in sessions of their own.
+    Origin: apache/airflow#880; apache/airflow#1157; Airflow's LocalExecutor leaves all of them.
+    """
+    trial.need_processes()
+    gate = trial.gate()
+    busy = trial.probe(gate.step)
+
+    def work() -> None:
+        subject = trial.started(parallelism=2)
+        subject.run(trial.probe())
+        subject.submit(busy)
+        subject.await_started(busy)
+
+    host, _ = trial.in_another_host(work)
+    trial.kill_own(host)
+    trial.until(
+        lambda: not _alive(trial),
+        awaited="workers and tasks to be gone after their host was killed",
+        seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
+        budget_s=trial.budgets.arrival_s,
+    )

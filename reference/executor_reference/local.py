@@ -1,0 +1,206 @@
+"""The reference executor: the whole contract in one class, each task in a process of its own.
+
+Nothing here polls, and nothing is shared between tasks: no queue, no lock, no pool of workers that could die
+with another's work in hand.  A try of a task waits in one heap until there is a slot, is started by a
+launcher, and is collected through a descriptor that becomes readable when it ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import sys
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any
+
+from executor_reference.commands import Command, parse
+from executor_reference.launch import DirectLauncher, Launcher, RunningTask
+from executor_reference.snapshot import SnapshotLauncher
+from executor_reference.states import FAILED, SUCCESS
+
+Key = Hashable
+
+_LAUNCHERS = {
+    "fork": lambda: DirectLauncher(fresh=False),
+    "spawn": lambda: DirectLauncher(fresh=True),
+    "snapshot": SnapshotLauncher,
+}
+
+
+class LocalExecutor:
+    """Runs tasks on this machine, each in a process of its own.
+
+    Call it from one lasting thread, as a scheduler does: tasks die with the thread that started them.
+
+    :param parallelism: how many tasks may run at once; 0 means without limit.
+    :param start_method: ``"fork"`` forks each task from the host; ``"spawn"`` gives each a new interpreter;
+        ``"snapshot"`` forks them from a small process that was itself forked from the host by ``start()``.
+    :raises ValueError: for any other parallelism or start method; nothing has been started then.
+    """
+
+    is_async = False
+    command_kinds = frozenset({"argv", "callable"})
+
+    def __init__(self, parallelism: int = 32, start_method: str = "fork") -> None:
+        if type(parallelism) is not int or parallelism < 0:  # bool is an int, and nobody means it
+            raise ValueError(f"parallelism must be an int from 0 (no limit) up, got {parallelism!r}")
+        if start_method not in _LAUNCHERS:
+            raise ValueError(f"start_method must be one of {', '.join(_LAUNCHERS)}, got {start_method!r}")
+        self.parallelism = parallelism
+        self._launcher: Launcher = _LAUNCHERS[start_method]()
+        self._accepting = False
+        self._started = False
+        self._waiting: list[tuple[int, int, Key]] = []  # a heap of (-priority, order of arrival, key)
+        self._arrivals = itertools.count()
+        self._commands: dict[Key, Command] = {}  # of the waiting
+        self._tasks: dict[Key, RunningTask] = {}
+        self._keys: dict[int, Key] = {}  # by the descriptor that is waited on
+        self._poll: select.poll | None = None
+        self._events: dict[Key, tuple[str, str | None]] = {}
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Get ready to run tasks.
+
+        :raises RuntimeError: it has been started before.
+        """
+        if self._started:
+            raise RuntimeError("start() was called before; an executor is started once")
+        self._started = True
+        self._launcher.start()
+        self._poll = select.poll()
+        self._accepting = True
+
+    def end(self) -> None:
+        """Run everything that was accepted to its end, then stop; calling it again changes nothing."""
+        self._accepting = False
+        while self._tasks or self._waiting:
+            self._hand_over()
+            self._collect(wait=True)
+        self._launcher.stop()
+
+    def terminate(self) -> None:
+        """Kill what runs, drop what waits, and report all of it ``failed``."""
+        self._accepting = False
+        while self._waiting:
+            key = heapq.heappop(self._waiting)[2]
+            del self._commands[key]
+            self._events[key] = (FAILED, "terminated before it started")
+        for task in self._tasks.values():
+            task.kill()
+        while self._tasks:
+            self._collect(wait=True)
+        self._launcher.stop()
+
+    # -- work ------------------------------------------------------------------------------------------------
+
+    def execute_async(
+        self, key: Key, command: Any, queue: str | None = None, executor_config: object = None
+    ) -> None:
+        """Accept one try of a task; it starts at once if there is a slot.
+
+        :param command: a sequence of ``str`` to execute, or a callable without arguments.  In ``fork`` and
+            ``snapshot`` mode ``[sys.executable, "-m", module, ...]`` runs the module inside the forked child.
+        :param queue: ignored; there is one queue.
+        :param executor_config: ignored.
+        :raises RuntimeError: the executor is not running.
+        :raises ValueError: the key is in flight already, or the argv cannot be executed by any system.
+        :raises TypeError: the command is of no known kind.
+        """
+        self.queue_command(key, command, queue=queue)
+        self._hand_over()
+
+    def queue_command(self, key: Key, command: Any, priority: int = 1, queue: str | None = None) -> None:
+        """Accept one try of a task, to be started by the next ``heartbeat()``; the highest priority first.
+
+        Arguments and errors as for :meth:`execute_async`.
+        """
+        if not self._accepting:
+            raise RuntimeError(f"the executor is not running, so it cannot take {key!r}")
+        if key in self._tasks or key in self._commands:
+            raise ValueError(f"{key!r} is in flight; another try needs another key")
+        parsed = parse(command)
+        self._launcher.check(parsed)
+        self._commands[key] = parsed
+        heapq.heappush(self._waiting, (-priority, next(self._arrivals), key))
+
+    def heartbeat(self) -> None:
+        """One round of the scheduler's loop."""
+        self.sync()
+
+    def sync(self) -> None:
+        """Collect what has ended and fill the free slots; never waits."""
+        self._collect(wait=False)
+        self._hand_over()
+
+    def get_event_buffer(self, dag_ids: Collection[str] | None = None) -> dict[Any, tuple[str, str | None]]:
+        """Take the events out of the buffer.
+
+        :param dag_ids: only those whose key's ``dag_id`` is one of these; the others stay.
+        :returns: key -> (``"success"``, ``None``) or (``"failed"``, the reason).
+        """
+        taken = {key: event for key, event in self._events.items() if dag_ids is None or _dag(key) in dag_ids}
+        for key in taken:
+            del self._events[key]
+        return taken
+
+    # -- what a scheduler reads ------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> set[Key]:
+        """Keys that have a slot."""
+        return set(self._tasks)
+
+    @property
+    def queued_tasks(self) -> Mapping[Key, Command]:
+        """Keys that wait for a slot, with their commands."""
+        return dict(self._commands)
+
+    @property
+    def slots_occupied(self) -> int:
+        """How many tasks run or wait."""
+        return len(self._tasks) + len(self._commands)
+
+    @property
+    def slots_available(self) -> int:
+        """How many more could run at once; below zero when more wait than could."""
+        return self.parallelism - self.slots_occupied if self.parallelism else sys.maxsize
+
+    # -- the two moves ---------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        """From waiting to running, while there is a slot."""
+        while self._waiting and (self.parallelism == 0 or len(self._tasks) < self.parallelism):
+            key = heapq.heappop(self._waiting)[2]
+            command = self._commands.pop(key)
+            try:
+                task = self._launcher.launch(command)
+            except OSError as error:  # the machine is out of processes, memory or descriptors
+                self._events[key] = (FAILED, f"it could not be started: {error}")
+                continue
+            assert self._poll is not None
+            self._tasks[key] = task
+            self._keys[task.fileno()] = key
+            self._poll.register(task.fileno(), select.POLLIN)
+
+    def _collect(self, wait: bool) -> None:
+        """From running to ended; with ``wait``, not before something has happened to some task."""
+        if not self._tasks:
+            return
+        assert self._poll is not None
+        for descriptor, _ in self._poll.poll(None if wait else 0):
+            key = self._keys[descriptor]
+            task = self._tasks[key]
+            ending = task.ending()
+            if ending is None:
+                continue
+            self._poll.unregister(descriptor)
+            task.close()
+            del self._tasks[key], self._keys[descriptor]
+            self._events[key] = (SUCCESS, None) if ending.reason is None else (FAILED, ending.reason)
+
+
+def _dag(key: Any) -> object:
+    return getattr(key, "dag_id", key[0] if isinstance(key, tuple) and key else None)
