@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from executor_conformance.harness.linux import monotonic
 
 _SIZE = 4 << 20
-_CALL = struct.Struct("=QddQI")  # number of the call, entered, allowance, pid of the caller, length of the name
+_NUMBER = struct.Struct("=Q")  # of the call under way; 0: none
+_CALL = struct.Struct("=ddQI")  # entered, allowance, pid of the caller, length of the name
+_CALL_AT = 64
 _CALL_NAME = 128
 _NAME_SIZE = 512
 _RESULT = struct.Struct("=QI")  # 1 when written, length
@@ -44,21 +46,26 @@ class Blackboard:
 
     def enter(self, name: str, allowance_s: float, pid: int) -> None:
         """The rule's process enters a call that has ``allowance_s`` seconds to return."""
+        # The warden reads while this is written.  The number is taken away first and put down last, in one
+        # store each, so what the warden finds under one and the same number is whole.
+        self.leave()
         self._calls += 1
         text = name.encode("utf-8", "replace")[:_NAME_SIZE]
         self._memory[_CALL_NAME : _CALL_NAME + len(text)] = text
-        _CALL.pack_into(self._memory, 0, self._calls, monotonic(), allowance_s, pid, len(text))
+        _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, pid, len(text))
+        _NUMBER.pack_into(self._memory, 0, self._calls)
 
     def leave(self) -> None:
         """The call returned."""
-        _CALL.pack_into(self._memory, 0, 0, 0.0, 0.0, 0, 0)
+        _NUMBER.pack_into(self._memory, 0, 0)
 
     def call(self) -> Call | None:
         """The call under way, as the warden sees it."""
-        number, entered, allowance, pid, length = _CALL.unpack_from(self._memory, 0)
-        if number == 0:
-            return None
+        (number,) = _NUMBER.unpack_from(self._memory, 0)
+        entered, allowance, pid, length = _CALL.unpack_from(self._memory, _CALL_AT)
         name = bytes(self._memory[_CALL_NAME : _CALL_NAME + min(length, _NAME_SIZE)])
+        if number == 0 or _NUMBER.unpack_from(self._memory, 0) != (number,):
+            return None
         return Call(number, entered, allowance, pid, name.decode("utf-8", "replace"))
 
     def write_result(self, data: dict[str, Any]) -> None:

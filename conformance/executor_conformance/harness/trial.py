@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import enum
 import os
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from typing import Any, TypeVar
 
 from executor_conformance.contract import TERMINAL_STATES, TaskKey
@@ -28,6 +28,20 @@ from executor_conformance.verdicts import Blocked, Broken, Judgement, NotApplica
 
 Result = TypeVar("Result")
 
+#: Calls that are made all the time, or only look; a message does not tell them.
+_NOT_TOLD = frozenset(
+    {
+        "pump",
+        "get_event_buffer()",
+        "slots_available",
+        "slots_occupied",
+        "running",
+        "queued_tasks",
+        "command_kinds",
+        "queue_command",
+        "key in running",
+    }
+)
 _SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
 
@@ -196,34 +210,31 @@ class Trial:
 
         :returns: the pid of that host and what ``body`` returned there.
         """
-        read, write = os.pipe()
+        reader, writer = Pipe(duplex=False)
         parent = os.getpid()
         child = os.fork()
         if child == 0:
             try:
-                os.close(read)
+                reader.close()
                 die_with_parent(signal.SIGKILL, parent)
                 self.host = os.getpid()
-                answer: tuple[str, object]
                 try:
-                    answer = ("result", body())
+                    writer.send(("result", body()))
                 except Judgement as judgement:
-                    answer = ("judgement", judgement)
-                data = pickle.dumps(answer)
-                while data:
-                    data = data[os.write(write, data) :]
-                os.close(write)
+                    writer.send(("judgement", judgement))
                 while True:
                     signal.pause()
             finally:
                 os._exit(1)
         self._own_processes.add(child)
-        os.close(write)
-        with open(read, "rb") as pipe:
-            data = pipe.read()
-        if not data:
-            raise Broken(awaited="the host to go on", seen="the process that holds the executor ended")
-        kind, value = pickle.loads(data)
+        writer.close()
+        try:
+            # One message, not the end of the file: workers may have inherited the other end.
+            kind, value = reader.recv()
+        except EOFError:
+            raise Broken(
+                awaited="the host to go on", seen="the process that holds the executor ended"
+            ) from None
         if kind == "judgement":
             raise value
         return child, value
@@ -244,8 +255,10 @@ class Trial:
         :raises Raised: the call raised.
         :raises Blocked: this call has hung repeatedly before.
         """
-        name = self.target.adapter.words.get(name, name)
         kind = kind or name
+        if name not in _NOT_TOLD:
+            self._steps.append(self.target.adapter.words.get(name, name))
+        name = self.target.adapter.words.get(name, name)
         if kind in self._hung_calls:
             raise Blocked(self._hung_calls[kind], f"{name} has hung repeatedly")
         self._blackboard.enter(f"{kind}\0{name}\0{self.after}", allowance_s or self.budgets.call_s, os.getpid())
@@ -257,7 +270,6 @@ class Trial:
             raise Raised(name, error) from None
         finally:
             self._blackboard.leave()
-            self._steps.append(name)
 
     @property
     def after(self) -> str:
@@ -265,8 +277,6 @@ class Trial:
         told: list[str] = []
         counts: list[int] = []
         for step in self._steps:
-            if step in ("pump", "get_event_buffer()"):
-                continue
             if told and told[-1] == step:
                 counts[-1] += 1
             else:

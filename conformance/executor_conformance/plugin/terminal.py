@@ -94,6 +94,6 @@ def _digest(evidence: str, whole: bool) -> list[str]:
     lines = [
         line
         for line in lines
-        if not any(part in line for part in ("/_pytest/", "/pluggy/", "executor_conformance/", "/xdist/", "/execnet/"))
+        if not any(part in line for part in ("/_pytest/", "/pluggy/", "executor_conformance/", "/xdist/", "/execnet/", "/bin/pytest", "Extension modules:"))
     ]
     return lines[:_EVIDENCE_LINES]

@@ -175,6 +175,12 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
         if refusal is not None and kinds is None:
             raise NotApplicable(f"the executor takes no callables: {refusal}")
         expect(refusal is None, awaited="a callable to be accepted", seen=repr(refusal))
+    trial.until(
+        lambda: all(probe.started for probe in probes),
+        awaited="3 tasks to start",
+        seen=lambda: subject.story(probes),
+        pump=subject.beat,
+    )
     subject.end()
     subject.drain()
     for probe in probes:
