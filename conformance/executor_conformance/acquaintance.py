@@ -89,14 +89,22 @@ def get_acquainted(
         blackboard.leave()
         import_s = round(monotonic() - began, 3)
         # Should the executor take this process down, so much is known already.
-        known: dict[str, Any] = {"family": adapter.family if adapter else "native", "distribution": distribution_of(thing)}
+        known: dict[str, Any] = {
+            "family": adapter.family if adapter else "native",
+            "distribution": distribution_of(thing),
+        }
         known["facts"] = {"import_s": import_s}
         blackboard.write_result(known)
         setattr(sys, HOST_MARKER, os.getpid())
         chosen = (adapter or adapters()["native"])()
         target = Target(spec, thing, chosen, dict(options))
         trial = Trial(
-            target=target, budgets=budgets, blackboard=blackboard, scratch=scratch, warden=os.getppid(), build=build
+            target=target,
+            budgets=budgets,
+            blackboard=blackboard,
+            scratch=scratch,
+            warden=os.getppid(),
+            build=build,
         )
         try:
             if adapter is None:

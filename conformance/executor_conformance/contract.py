@@ -8,7 +8,7 @@ and the rules in :mod:`executor_conformance.rules` judge against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Union, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class TaskKey(NamedTuple):
@@ -39,7 +39,7 @@ LEGAL_TRANSITIONS: Mapping[str | None, frozenset[str]] = {
     FAILED: frozenset(),
 }
 
-Command = Union[Sequence[str], Callable[[], object], Callable[[], Coroutine[Any, Any, object]]]
+Command = Sequence[str] | Callable[[], object] | Callable[[], Coroutine[Any, Any, object]]
 EventBuffer = dict[TaskKey, tuple[str, object]]
 
 

@@ -142,3 +142,4 @@ class Adapter(abc.ABC):
 
     def prepare(self, scratch: str) -> None:
         """Set up the environment before the target is imported; ``scratch`` is a directory of the run."""
+        return

@@ -123,7 +123,9 @@ class Judge:
             if known is not None and known.verdict is Verdict.FAILED:
                 return _blocked_by(gateway)
         if monotonic() > self.deadline:
-            return Finding(Verdict.INCONCLUSIVE, seen="not judged: the time limit of the whole run was used up")
+            return Finding(
+                Verdict.INCONCLUSIVE, seen="not judged: the time limit of the whole run was used up"
+            )
         finding = self._run(rule)
         if finding.verdict is Verdict.FAILED:
             return self._blame(rule, finding)
@@ -186,15 +188,15 @@ class Judge:
             self._dispose(trial)
 
     def _finding(self, rule: Rule, account: Account) -> Finding:
-        measurements = {"left_behind": list(account.left_behind)} if account.left_behind else {}
+        measurements: dict[str, Any] = {}
+        if account.left_behind:
+            measurements["left_behind"] = account.left_behind
         if account.result is not None and account.end in ("finished", "interrupted"):
             finding = Finding.from_dict(account.result)
             evidence = finding.evidence
             if finding.verdict is Verdict.FAILED:
                 evidence = _joined(evidence, _output_of(account))
-            return replace(
-                finding, evidence=evidence, measurements={**finding.measurements, **measurements}
-            )
+            return replace(finding, evidence=evidence, measurements={**finding.measurements, **measurements})
         kind, _, rest = account.call.partition("\0")
         name, _, after = rest.partition("\0")
         if account.end == "hang":
@@ -294,5 +296,3 @@ def _joined(*parts: str) -> str:
 
 def _output_of(account: Account) -> str:
     return f"output:\n{account.output}" if account.output.strip() else ""
-
-

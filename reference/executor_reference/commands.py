@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class Call:
     function: Callable[[], object]
 
 
-Command = Union[Argv, Call]
+Command = Argv | Call
 
 
 def parse(command: object) -> Command:
     """Check what was submitted.
 
-    :raises TypeError: it is neither a sequence of ``str`` nor a callable, or it is a coroutine function, which
-        nobody here would await.
+    :raises TypeError: it is neither a sequence of ``str`` nor a callable, or it is a coroutine function,
+        which nobody here would await.
     :raises ValueError: an argv that no system call could take.
     """
     if isinstance(command, (list, tuple)):
@@ -51,7 +49,6 @@ def parse(command: object) -> Command:
         return Argv(tuple(command))
     if not callable(command):
         raise TypeError(f"a command is an argv or a callable, got {command!r}")
-    # asyncio's view also knows functools.partial objects and marked functions
-    if asyncio.iscoroutinefunction(command) or inspect.iscoroutinefunction(getattr(command, "__call__", None)):  # noqa: B004
+    if inspect.iscoroutinefunction(command) or inspect.iscoroutinefunction(type(command).__call__):
         raise TypeError(f"a coroutine function needs an event loop, and this executor has none: {command!r}")
     return Call(command)

@@ -1,6 +1,7 @@
 """Starts tasks as children of the host: ``fork`` and ``spawn``.
 
-A launcher starts one task at a time and hands out a :class:`RunningTask`, which can be waited for like a file.
+A launcher starts one task at a time and hands out a :class:`RunningTask`, which can be waited for like a
+file.
 """
 
 from __future__ import annotations
@@ -101,11 +102,15 @@ class DirectLauncher(Launcher):
     def launch(self, command: Command) -> RunningTask:
         reader, writer = message_pipe()
         host = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            become_task(command, fresh=self._fresh, reasons=writer, parent=host)
-        writer.close()
-        return _Child(pid, reader)
+        with writer:
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    become_task(command, fresh=self._fresh, reasons=writer, parent=host)
+                return _Child(pid, reader)
+            except BaseException:
+                reader.close()
+                raise
 
 
 class _Child(RunningTask):
@@ -114,7 +119,12 @@ class _Child(RunningTask):
     def __init__(self, pid: int, reasons: Connection) -> None:
         self._pid = pid
         self._reasons = reasons
-        self._descriptor = os.pidfd_open(pid)
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except OSError:  # no descriptor left: a task that cannot be watched must not run
+            kill_session(pid)
+            os.waitpid(pid, 0)
+            raise
 
     def fileno(self) -> int:
         return self._descriptor

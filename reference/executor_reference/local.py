@@ -17,7 +17,7 @@ from typing import Any
 from executor_reference.commands import Command, parse
 from executor_reference.launch import DirectLauncher, Launcher, RunningTask
 from executor_reference.snapshot import SnapshotLauncher
-from executor_reference.states import FAILED, SUCCESS
+from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TRANSITIONS
 
 Key = Hashable
 
@@ -87,7 +87,7 @@ class LocalExecutor:
         while self._waiting:
             key = heapq.heappop(self._waiting)[2]
             del self._commands[key]
-            self._events[key] = (FAILED, "terminated before it started")
+            self._end_task(key, QUEUED, "terminated before it started")
         for task in self._tasks.values():
             task.kill()
         while self._tasks:
@@ -168,7 +168,7 @@ class LocalExecutor:
         """How many more could run at once; below zero when more wait than could."""
         return self.parallelism - self.slots_occupied if self.parallelism else sys.maxsize
 
-    # -- the two moves ---------------------------------------------------------------------------------------
+    # -- the moves of a task ---------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
         """From waiting to running, while there is a slot."""
@@ -178,7 +178,7 @@ class LocalExecutor:
             try:
                 task = self._launcher.launch(command)
             except OSError as error:  # the machine is out of processes, memory or descriptors
-                self._events[key] = (FAILED, f"it could not be started: {error}")
+                self._end_task(key, QUEUED, f"it could not be started: {error}")
                 continue
             assert self._poll is not None
             self._tasks[key] = task
@@ -199,7 +199,13 @@ class LocalExecutor:
             self._poll.unregister(descriptor)
             task.close()
             del self._tasks[key], self._keys[descriptor]
-            self._events[key] = (SUCCESS, None) if ending.reason is None else (FAILED, ending.reason)
+            self._end_task(key, RUNNING, ending.reason)
+
+    def _end_task(self, key: Key, before: str, reason: str | None) -> None:
+        """The last move: to success if there is no reason against it."""
+        after = SUCCESS if reason is None else FAILED
+        assert after in TRANSITIONS[before], f"{key!r} cannot go from {before} to {after}"
+        self._events[key] = (after, reason)
 
 
 def _dag(key: Any) -> object:

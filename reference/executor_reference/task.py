@@ -40,7 +40,7 @@ def become_task(command: Command, *, fresh: bool, reasons: Connection, parent: i
         os.setsid()
         die_with_parent(parent)
         _reset_signals()
-        _empty_standard_input()
+        _renew_standard_streams()
         close_private_descriptors(keep={reasons.fileno()})
         status = _run(command, fresh, reasons)
     except SystemExit as exit_:
@@ -152,8 +152,12 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _empty_standard_input() -> None:
+def _renew_standard_streams() -> None:
+    """An empty standard input, and output streams that do not hold what the host has yet to write."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null != 0:
         os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - all three live as long as the process
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

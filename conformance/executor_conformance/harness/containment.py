@@ -22,7 +22,6 @@ import select
 import signal
 import sys
 import tempfile
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -70,10 +69,10 @@ class Account:
     call: str = ""
     call_s: float = 0.0
     stacks: str = ""
-    tree: tuple[str, ...] = ()
+    tree: list[str] = field(default_factory=list)
     output: str = ""
-    left_behind: tuple[str, ...] = ()
-    survivors: tuple[str, ...] = field(default=())
+    left_behind: list[str] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
 
 
 def contain(
@@ -115,7 +114,8 @@ def contain(
 
 def fork() -> int:
     """``os.fork`` without the warning of Python 3.12 about threads: under pytest-xdist there is one, and
-    the child runs nothing that it could have locked."""
+    the child runs nothing that it could have locked.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return os.fork()
@@ -140,8 +140,8 @@ def _await_account(warden: int, descriptor: int, blackboard: Blackboard) -> Acco
             call=call.name if call else "",
             result=blackboard.result(),
         )
-    data = json.loads(b"".join(chunks))
-    return Account(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    account: dict[str, Any] = json.loads(b"".join(chunks))
+    return Account(**account)
 
 
 # -- the warden ----------------------------------------------------------------------------------------------
@@ -369,13 +369,16 @@ def _become_host(
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+        setattr(sys, "__stdin__", open(0, closefd=False))  # noqa: B010, SIM115 - final to type checkers
+        sys.stdin = sys.__stdin__
         if output is not None:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
-            sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-            sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            for descriptor, name in ((1, "stdout"), (2, "stderr")):
+                stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as this
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
         # A scheduler has no pytest: its import hook, which knows nothing of runpy, is not the host's.
         sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_of_pytest(finder)]
         faulthandler.cancel_dump_traceback_later()
@@ -416,7 +419,6 @@ def _follow_coverage() -> Any:
     if current is None:
         return None
     current.stop()
-    threading.settrace(None)  # type: ignore[arg-type]
     follower = coverage.Coverage(data_suffix=True, config_file=current.config.config_file or False)
     follower.start()
     return follower

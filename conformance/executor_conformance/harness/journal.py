@@ -61,7 +61,8 @@ class Journal:
     def _take(self, fields: list[str]) -> None:
         kind, probe, run_id, at = fields[0], fields[1], f"{fields[1]} {fields[2]}", fields[3]
         if kind == "start":
-            run = Run(probe, int(at), *map(int, fields[4:9]))
+            pid, parent, group, session, marker = map(int, fields[4:9])
+            run = Run(probe, int(at), pid, parent, group, session, marker)
             self._runs[run_id] = run
             self._by_probe.setdefault(probe, []).append(run)
             return

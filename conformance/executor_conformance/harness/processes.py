@@ -30,7 +30,8 @@ class Process:
     def is_interpreter_helper(self) -> bool:
         """The interpreter's own lasting helpers, which no executor can end: multiprocessing keeps one
         resource tracker and one fork server for as long as the host lives.  Workers of the fork server
-        share its command line but are its children, so only direct children of the host are meant."""
+        share its command line but are its children, so only direct children of the host are meant.
+        """
         return "multiprocessing.resource_tracker" in self.command or (
             "multiprocessing.forkserver" in self.command
         )

@@ -16,7 +16,7 @@ from multiprocessing import Pipe
 from typing import Any, TypeVar
 
 from executor_conformance.contract import TERMINAL_STATES, TaskKey
-from executor_conformance.driving import ABSENT, DEFAULT, Capability, Driver, Submission, Work
+from executor_conformance.driving import ABSENT, Capability, Driver, Submission, Work
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calibration import Budgets
@@ -151,9 +151,11 @@ class Trial:
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         executor = self.call(
             f"the constructor ({shown})",
-            lambda: self._build(self.target, arguments)
-            if self._build is not None
-            else self.target.make(**arguments),
+            lambda: (
+                self._build(self.target, arguments)
+                if self._build is not None
+                else self.target.make(**arguments)
+            ),
             allowance_s=self.budgets.stop_s,
             kind="constructor",
         )
@@ -182,7 +184,8 @@ class Trial:
 
     def shell_probe(self, exit_status: int) -> Probe:
         """A task that records its run by means of a shell, in a millisecond even where each Python task
-        costs a new interpreter."""
+        costs a new interpreter.
+        """
         return self._factory.shell_probe(exit_status)
 
     def gate(self) -> Gate:
@@ -193,7 +196,8 @@ class Trial:
 
     def processes(self) -> list[Process]:
         """Every process that the executor made and that is still there, zombies included, wherever it was
-        reparented to."""
+        reparented to.
+        """
         found = []
         for process in processes.descendants(self.warden):
             if process.pid == self.host or process.pid in self._own_processes:
@@ -261,7 +265,9 @@ class Trial:
         name = self.target.adapter.words.get(name, name)
         if kind in self._hung_calls:
             raise Blocked(self._hung_calls[kind], f"{name} has hung repeatedly")
-        self._blackboard.enter(f"{kind}\0{name}\0{self.after}", allowance_s or self.budgets.call_s, os.getpid())
+        self._blackboard.enter(
+            f"{kind}\0{name}\0{self.after}", allowance_s or self.budgets.call_s, os.getpid()
+        )
         try:
             return function()
         except Judgement:
@@ -360,6 +366,7 @@ class Subject:
         self.trial = trial
         self.driver = driver
         self.history: list[Observation] = []
+        self._by_key: dict[tuple[Any, ...], list[Observation]] = {}
         self.submitted: list[Probe] = []
         self._budgets = trial.budgets
 
@@ -407,9 +414,15 @@ class Subject:
     def drain(self, dag_ids: Sequence[str] | None = None) -> list[Observation]:
         """``get_event_buffer()``: take the events into the history and return them."""
         raw = self.trial.call("get_event_buffer()", lambda: self.driver.events(dag_ids))
+        return self.take(raw)
+
+    def take(self, raw: object) -> list[Observation]:
+        """Take what ``get_event_buffer()`` returned into the history."""
         now = monotonic_ns()
         fresh = [Observation(key, state, info, now) for key, state, info in _plain_events(raw)]
         self.history.extend(fresh)
+        for event in fresh:
+            self._by_key.setdefault(event.key, []).append(event)
         return fresh
 
     def end(self) -> None:
@@ -465,8 +478,10 @@ class Subject:
         self.until(
             lambda: all(probe.started for probe in probes),
             awaited=f"{_count(probes, 'task')} to start",
-            seen=lambda: f"{sum(p.started for p in probes)} started; "
-            + self.story([p for p in probes if not p.started]),
+            seen=lambda: (
+                f"{sum(p.started for p in probes)} started; "
+                + self.story([p for p in probes if not p.started])
+            ),
         )
 
     def await_terminal(self, *probes: Probe) -> None:
@@ -474,8 +489,10 @@ class Subject:
         self.until(
             lambda: all(self.outcome(probe) for probe in probes),
             awaited=f"a terminal event for {_count(probes, 'task')}",
-            seen=lambda: f"{sum(bool(self.outcome(p)) for p in probes)} came; "
-            + self.story([p for p in probes if not self.outcome(p)]),
+            seen=lambda: (
+                f"{sum(bool(self.outcome(p)) for p in probes)} came; "
+                + self.story([p for p in probes if not self.outcome(p)])
+            ),
         )
 
     def run(self, *probes: Probe) -> None:
@@ -491,23 +508,20 @@ class Subject:
 
     def events_of(self, probe: Probe) -> list[Observation]:
         """What was reported for this key, in order."""
-        key = tuple(probe.key)
-        return [event for event in self.history if event.key == key]
+        return self._by_key.get(tuple(probe.key), [])
 
     def outcome(self, probe: Probe) -> str | None:
         """The first terminal state reported for this key, or ``None``."""
-        key = tuple(probe.key)
-        for event in self.history:
-            if event.key == key and event.state in TERMINAL_STATES:
-                return event.state
-        return None
+        terminal = self._terminal_event(probe)
+        return terminal.state if terminal else None
 
     def info(self, probe: Probe) -> object:
         """What came with the terminal event."""
-        for event in self.events_of(probe):
-            if event.state in TERMINAL_STATES:
-                return event.info
-        return None
+        terminal = self._terminal_event(probe)
+        return terminal.info if terminal else None
+
+    def _terminal_event(self, probe: Probe) -> Observation | None:
+        return next((event for event in self.events_of(probe) if event.state in TERMINAL_STATES), None)
 
     def expect_outcome(self, probe: Probe, state: str, what: str = "") -> None:
         """Its terminal event must say ``state``."""
@@ -563,7 +577,7 @@ def _plain_events(raw: object) -> list[tuple[tuple[Any, ...], str, object]]:
 def _plain_key(key: object) -> tuple[Any, ...]:
     if not isinstance(key, tuple):
         return (f"not a key: {_short(key)}",)
-    fields = []
+    fields: list[object] = []
     for field in tuple.__iter__(key):
         if isinstance(field, str):
             fields.append(str.__str__(field))
@@ -582,6 +596,3 @@ def _plain_state(state: object) -> str:
     if isinstance(state, str):
         return str.__str__(state)
     return f"not a state: {_short(state)}"
-
-
-__all__ = ["DEFAULT", "Facts", "Gate", "Observation", "Probe", "Raised", "Subject", "Trial", "expect"]

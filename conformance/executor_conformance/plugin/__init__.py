@@ -47,7 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--conformance-rules", action="store_true", default=False, help="list all rules, and exit"
     )
     parser.addini("executor", "default of --executor", default="")
-    parser.addini("executor_options", "defaults of --executor-option, one a line", type="linelist", default=[])
+    parser.addini(
+        "executor_options", "defaults of --executor-option, one a line", type="linelist", default=[]
+    )
     parser.addini("executor_adapter", "default of --executor-adapter", default="")
     parser.addini("conformance_level", "default of --conformance-level", default="")
     parser.addini("conformance_report", "defaults of --conformance-report", type="linelist", default=[])

@@ -40,14 +40,20 @@ def listing() -> str:
     lines = []
     for chapter in CHAPTERS:
         lines.append(chapter)
-        for rule in catalogue().values():
-            if rule.chapter == chapter:
-                lines.append(f"  {rule.number:<5} {rule.level:<7} {rule.id}")
+        lines += [
+            f"  {rule.number:<5} {rule.level:<7} {rule.id}"
+            for rule in catalogue().values()
+            if rule.chapter == chapter
+        ]
     lines.append(f"{len(catalogue())} rules; --explain RULE tells more of one")
     return "\n".join(lines)
 
 
 def _wrapped(text: str, bullet: str = "") -> list[str]:
     return textwrap.wrap(
-        text, 96, initial_indent="  " + bullet, subsequent_indent="  " + " " * len(bullet), break_on_hyphens=False
+        text,
+        96,
+        initial_indent="  " + bullet,
+        subsequent_indent="  " + " " * len(bullet),
+        break_on_hyphens=False,
     )

@@ -1,6 +1,7 @@
 """Collects the rules and judges them, as part of a pytest session.
 
-Under pytest-xdist the controller gets acquainted with the target and collects the verdicts; the workers judge.
+Under pytest-xdist the controller gets acquainted with the target and collects the verdicts; the workers
+judge.
 """
 
 from __future__ import annotations
@@ -286,7 +287,11 @@ class ConformanceSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if hasattr(self.config, "workerinput") or self.config.option.collectonly:
             return
-        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if exitstatus not in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
             complete = False
         else:
             complete = True

@@ -68,7 +68,9 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     word = "conformant" if report.conformant else "NOT conformant"
     counts = report.count()
-    tail = ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
+    tail = (
+        ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
+    )
     reporter.write_line(
         f"{report.target} is {word} at level {report.level}: {tail}",
         bold=True,
@@ -94,6 +96,17 @@ def _digest(evidence: str, whole: bool) -> list[str]:
     lines = [
         line
         for line in lines
-        if not any(part in line for part in ("/_pytest/", "/pluggy/", "executor_conformance/", "/xdist/", "/execnet/", "/bin/pytest", "Extension modules:"))
+        if not any(
+            part in line
+            for part in (
+                "/_pytest/",
+                "/pluggy/",
+                "executor_conformance/",
+                "/xdist/",
+                "/execnet/",
+                "/bin/pytest",
+                "Extension modules:",
+            )
+        )
     ]
     return lines[:_EVIDENCE_LINES]

@@ -13,9 +13,7 @@ from executor_conformance.verdicts import Finding, Verdict
 #: Verdicts that say something about the executor's behaviour; the others say why nothing was judged.
 JUDGED = frozenset({Verdict.PASSED, Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS})
 #: Verdicts that an executor which is called conformant may not have at the asked level.
-AGAINST = frozenset(
-    {Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE}
-)
+AGAINST = frozenset({Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE})
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,7 @@ class Report:
         """At least one rule was judged, and none of the level speaks against the executor."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
         judged = any(finding.verdict in JUDGED for _, finding in self.findings)
-        against = any(
-            finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted
-        )
+        against = any(finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted)
         return self.complete and judged and not against
 
     def count(self, level: Level | None = None, chapter: str | None = None) -> dict[Verdict, int]:

@@ -151,7 +151,9 @@ def _rule(chapter: str, number: str, body: RuleBody) -> Rule:
         level=declaration.level,
         statement=" ".join(pieces[0].split()),
         why=sections.get("Why", ""),
-        causes=tuple(part.strip(" .") for part in sections.get("Likely causes", "").split(";") if part.strip()),
+        causes=tuple(
+            part.strip(" .") for part in sections.get("Likely causes", "").split(";") if part.strip()
+        ),
         origins=tuple(part.strip(" .") for part in sections.get("Origin", "").split(";") if part.strip()),
         needs=declaration.needs,
         after=tuple(dict.fromkeys((*(g for g in GATEWAYS if g != rule_id), *declaration.after)))

@@ -202,6 +202,41 @@ def events_are_pairs_by_key(trial: Trial) -> None:
     expect(not strangers, awaited=f"events for {tuple(probe.key)} only", seen=f"events for {strangers[:3]}")
 
 
+@should()
+def a_returned_buffer_is_the_callers(trial: Trial) -> None:
+    """The dict that ``get_event_buffer`` returned does not change afterwards.
+
+    Why: the scheduler keeps it while it works through the events, and more arrive meanwhile.
+    Likely causes: the internal dict itself is returned and cleared or filled again later.
+    Origin: Airflow's BaseExecutor hands out the old dict and makes a new one.
+    """
+    subject = trial.started()
+    returned: list[tuple[object, list[object]]] = []
+
+    def pump_and_keep() -> None:
+        subject.beat()
+        buffer = trial.call("get_event_buffer()", subject.driver.events)
+        subject.take(buffer)
+        if isinstance(buffer, dict) and buffer:
+            returned.append((buffer, list(buffer.items())))
+
+    for probe in trial.probes(2):
+        subject.submit(probe)
+        trial.until(
+            lambda: subject.outcome(probe),  # noqa: B023
+            awaited="a terminal event",
+            seen=lambda: subject.story([probe]),  # noqa: B023
+            pump=pump_and_keep,
+        )
+    for buffer, items in returned:
+        now = list(buffer.items())  # type: ignore[attr-defined]
+        expect(
+            now == items,
+            awaited="the returned dict to stay as it was",
+            seen=f"{len(items)} events then, {len(now)} now",
+        )
+
+
 @must()
 def states_are_the_agreed_words(trial: Trial) -> None:
     """States are ``queued``, ``running``, ``success`` and ``failed``, as ``str`` or an enum of ``str``.
@@ -215,12 +250,16 @@ def states_are_the_agreed_words(trial: Trial) -> None:
     subject.submit(good, bad)
     # not await_terminal: a word that is not known is no terminal state, and would only be waited for
     subject.until(
-        lambda: len({event.key for event in subject.history if event.state not in ("queued", "running")}) >= 2,
+        lambda: (
+            len({event.key for event in subject.history if event.state not in ("queued", "running")}) >= 2
+        ),
         awaited="an event for each of 2 tasks",
         seen=lambda: subject.story([good, bad]),
     )
     strange = [event.state for event in subject.history if event.state not in STATES]
-    expect(not strange, awaited=f"states out of {', '.join(STATES)}", seen=f"{strange[0] if strange else ''!r}")
+    expect(
+        not strange, awaited=f"states out of {', '.join(STATES)}", seen=f"{strange[0] if strange else ''!r}"
+    )
 
 
 @must(needs=(Capability.KEYS,))
@@ -350,9 +389,7 @@ def bookkeeping_has_the_agreed_types(trial: Trial) -> None:
     """
     subject = trial.started()
     offered = [
-        name
-        for name in ("slots_available", "slots_occupied", "running", "queued_tasks")
-        if subject.has(name)
+        name for name in ("slots_available", "slots_occupied", "running", "queued_tasks") if subject.has(name)
     ]
     if not offered:
         raise NotApplicable("the executor offers no bookkeeping")
@@ -367,4 +404,6 @@ def bookkeeping_has_the_agreed_types(trial: Trial) -> None:
             )
             continue
         answer = trial.call(f"key in {name}", lambda: subject.driver.holds(value, key))  # noqa: B023
-        expect(answer is False, awaited=f"a key that was never submitted not to be in {name}", seen=repr(answer))
+        expect(
+            answer is False, awaited=f"a key that was never submitted not to be in {name}", seen=repr(answer)
+        )

@@ -178,7 +178,9 @@ def second_start_is_harmless(trial: Trial) -> None:
     trial.until(
         lambda: not trial.processes(),
         awaited="every worker to be gone after end(), also those of the first start()",
-        seen=lambda: f"still there: {'; '.join(map(str, trial.processes()[:4]))} (there were {idle} before end())",
+        seen=lambda: (
+            f"still there: {'; '.join(map(str, trial.processes()[:4]))} (there were {idle} before end())"
+        ),
     )
 
 
@@ -306,7 +308,9 @@ def two_executors_share_a_process(trial: Trial) -> None:
     one.await_terminal(*mine)
     other.quiet()
     foreign = [event.key for event in other.history if event.key != tuple(held.key)]
-    expect(not foreign, awaited="each executor to report its own tasks only", seen=f"the other's: {foreign[:3]}")
+    expect(
+        not foreign, awaited="each executor to report its own tasks only", seen=f"the other's: {foreign[:3]}"
+    )
     one.end()
     trial.quiet(other.pump)
     expect(

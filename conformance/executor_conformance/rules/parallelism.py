@@ -1,4 +1,4 @@
-"""How many tasks run at once: never more than was asked for, never fewer, and what is not a number is refused.
+"""How many tasks run at once: never more than was asked for, never fewer; what is no number is refused.
 
 The gates of the probes hold tasks where they are, so that how many run is not a matter of timing.
 """
@@ -53,19 +53,21 @@ def _expect_refused(trial: Trial, value: Any) -> Exception:
 
 def _what_becomes_of_a_task(trial: Trial, subject: Subject) -> str:
     probe = trial.probe()
-    refusal = subject.refusal(
-        lambda: (
-            subject.submit(probe),
-            trial.comes_true(
-                lambda: subject.outcome(probe), pump=subject.pump, budget_s=trial.budgets.arrival_s / 4
-            ),
+
+    def submit_and_wait() -> None:
+        subject.submit(probe)
+        trial.comes_true(
+            lambda: subject.outcome(probe), pump=subject.pump, budget_s=trial.budgets.arrival_s / 4
         )
-    )
+
+    refusal = subject.refusal(submit_and_wait)
     if refusal is not None:
         return f"then a task led to {type(refusal).__name__}: {refusal}"
     if subject.outcome(probe):
         return f"a task ended with {subject.outcome(probe)!r}"
-    return "a task that was submitted " + ("started but was never reported" if probe.started else "never started")
+    return "a task that was submitted " + (
+        "started but was never reported" if probe.started else "never started"
+    )
 
 
 @must()
@@ -182,7 +184,11 @@ def huge_is_refused_or_lazy(trial: Trial) -> None:
         subject.run(probe)
         subject.expect_outcome(probe, SUCCESS, "a task with parallelism=10**9")
     made = len(trial.processes()) + threading.active_count() - before
-    expect(made <= 64, awaited="workers made as they are needed", seen=f"{made} processes and threads for one task")
+    expect(
+        made <= 64,
+        awaited="workers made as they are needed",
+        seen=f"{made} processes and threads for one task",
+    )
 
 
 @must()
@@ -392,7 +398,7 @@ def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
 
 @must()
 def slots_are_true_to_the_journal(trial: Trial) -> None:
-    """``slots_occupied`` is the number of tasks in flight, ``slots_available`` what is left of N, at every step.
+    """``slots_occupied`` is the number of tasks in flight, ``slots_available`` what is left of N, always.
 
     Why: the scheduler submits as many tasks as there are slots available; a number that is too high floods
     the executor, one that is too low starves it.
@@ -462,7 +468,9 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
     subject.run(failing)
     subject.quiet()
     expect(is_running(held), awaited="the key of a running task to stay in running", seen="it was removed")
-    expect(not is_running(failing), awaited="the key of a failed task to leave running", seen="it is still there")
+    expect(
+        not is_running(failing), awaited="the key of a failed task to leave running", seen="it is still there"
+    )
     gate.open()
     subject.await_terminal(held)
     subject.until(

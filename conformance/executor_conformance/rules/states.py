@@ -1,11 +1,13 @@
 """What is reported of a task, when, and how often.
 
-For every accepted try there is exactly one last word, ``success`` or ``failed``, under the key it was submitted
-with, and it is true: the probes' journal says what really happened and when.  Reports are held against it.
+For every accepted try there is exactly one last word, ``success`` or ``failed``, under the key it was
+submitted with, and it is true: the probes' journal says what really happened and when, and reports are held
+against it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -255,7 +257,9 @@ def the_key_comes_back_whole(trial: Trial) -> None:
     ]
     # Failing and succeeding in turn, the later ones faster: a mix-up shows as a wrong state.
     probes = [
-        trial.probe("nap=0.02" if number < 3 else "nap=0", *(("raise=on purpose",) if number % 2 else ()), key=key)
+        trial.probe(
+            "nap=0.02" if number < 3 else "nap=0", *(("raise=on purpose",) if number % 2 else ()), key=key
+        )
         for number, key in enumerate(keys)
     ]
     subject.submit(*probes)
@@ -283,7 +287,9 @@ def an_event_is_returned_once(trial: Trial) -> None:
     subject.await_terminal(*probes)
     subject.drain()  # a ``running`` event of the same moment may still be there
     again = [*subject.drain(), *subject.drain()]
-    expect(not again, awaited="an empty buffer after it was drained", seen=f"again: {again[0] if again else ''}")
+    expect(
+        not again, awaited="an empty buffer after it was drained", seen=f"again: {again[0] if again else ''}"
+    )
 
 
 @must(needs=(Capability.EVENT_FILTER, Capability.KEYS))
@@ -382,8 +388,10 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     subject.until(
         lambda: all(subject.outcome(probe) for probe in probes),
         awaited=f"a terminal event for each of {len(probes)} tasks",
-        seen=lambda: f"{sum(bool(subject.outcome(p)) for p in probes)} came; "
-        + subject.story([p for p in probes if not subject.outcome(p)]),
+        seen=lambda: (
+            f"{sum(bool(subject.outcome(p)) for p in probes)} came; "
+            + subject.story([p for p in probes if not subject.outcome(p)])
+        ),
         budget_s=trial.budgets.arrival_s * 3 + len(probes) * min(trial.facts.first_task_s, 0.2),
     )
     subject.quiet()
@@ -449,7 +457,7 @@ def _expect_no_overlap(
     subject.await_terminal(probes[0])
     subject.quiet()
     runs = sorted((run for probe in both for run in probe.runs), key=lambda run: run.started_ns)
-    for earlier, later in zip(runs, runs[1:], strict=False):
+    for earlier, later in itertools.pairwise(runs):
         expect(
             earlier.finished_ns is not None and earlier.finished_ns <= later.started_ns,
             awaited=f"one run at a time of {tuple(key)}, which was submitted again while in flight",
