@@ -6,13 +6,15 @@ judged by several processes in no fixed order.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +25,7 @@ from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target
 from executor_conformance.harness.trial import Facts, Trial
 from executor_conformance.probe import HOST_MARKER
-from executor_conformance.rules import GATEWAYS, OWNERS_OF_CALLS, Rule, catalogue
+from executor_conformance.rules import OWNERS_OF_CALLS, Rule, catalogue
 from executor_conformance.verdicts import Blocked, Broken, Finding, Inconclusive, NotApplicable, Verdict
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
@@ -58,6 +60,18 @@ class VerdictStore:
         names = [name for name in os.listdir(self._path("findings")) if not name.rpartition(".")[2].isdigit()]
         return {name: finding for name in names if (finding := self.load(name)) is not None}
 
+    @contextlib.contextmanager
+    def locked(self, rule_id: str) -> Iterator[None]:
+        """Only one process at a time judges a rule; the others wait for its verdict."""
+        descriptor = os.open(self._path("findings", f"{rule_id}.0"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            # said aloud, because forked children share the lock
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
     def add_hang(self, call: str, rule_id: str) -> None:
         """A call of the executor did not return."""
         name = f"{call}@{rule_id}".replace("/", "_")
@@ -83,6 +97,7 @@ class VerdictStore:
 class Judge:
     """Judges rules on one target.
 
+    :param selected: ids of the rules of this run.
     :param directory: of the run; holds the verdicts and, for a while, each rule's scratch directory.
     :param deadline: on the monotonic clock; what is not judged by then stays ``inconclusive``.
     """
@@ -91,6 +106,7 @@ class Judge:
     budgets: Budgets
     facts: Facts
     directory: str
+    selected: frozenset[str] = frozenset()
     deadline: float = float("inf")
     limits: Limits = field(default_factory=Limits)
     contained: bool = True
@@ -103,25 +119,39 @@ class Judge:
         return VerdictStore(self.directory)
 
     def judge(self, rule: Rule) -> Finding:
-        """The finding on a rule; judges it now unless a dependent rule has already asked."""
-        known = self.store.load(rule.id)
-        if known is not None:
-            return known
-        began = monotonic()
-        finding = self._judge(rule)
-        finding = replace(finding, duration_s=round(monotonic() - began, 4))
-        self.store.save(rule.id, finding)
-        return finding
+        """The finding on a rule; judges it now unless somebody has done so.
+
+        The rules that it builds on come first, if they are part of this run: what is blocked must not depend
+        on the order in which processes get to their rules.
+        """
+        for before in rule.after:
+            if before in self.selected:
+                self.judge(catalogue()[before])
+        with self.store.locked(rule.id):
+            known = self.store.load(rule.id)
+            if known is not None:
+                return known
+            began = monotonic()
+            finding = self._judge(rule)
+            finding = replace(finding, duration_s=round(monotonic() - began, 4))
+            self.store.save(rule.id, finding)
+            return finding
 
     def _judge(self, rule: Rule) -> Finding:
+        try:
+            return self._finding_on(rule)
+        except Exception as error:  # the suite's own fault is never the executor's, and never a pass
+            return _own_fault(error)
+
+    def _finding_on(self, rule: Rule) -> Finding:
         for capability in rule.needs:
             reason = self.target.adapter.lacks.get(capability)
             if reason is not None:
                 return Finding(Verdict.NOT_APPLICABLE, seen=f"{reason} (the rule needs {capability.value})")
-        for gateway in rule.after:
-            known = self.store.load(gateway) if gateway in GATEWAYS else None
+        for before in rule.after:
+            known = self.store.load(before)
             if known is not None and known.verdict is Verdict.FAILED:
-                return _blocked_by(gateway)
+                return _blocked_by(before)
         if monotonic() > self.deadline:
             return Finding(
                 Verdict.INCONCLUSIVE, seen="not judged: the time limit of the whole run was used up"
@@ -260,15 +290,18 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
     except Blocked as blocked:
         finding = Finding(Verdict.BLOCKED, seen=str(blocked), blocked_by=blocked.by)
     except BaseException as error:
-        finding = Finding(
-            Verdict.INCONCLUSIVE,
-            seen=f"the suite itself failed: {type(error).__name__}: {error}",
-            after=trial.after,
-            evidence=traceback.format_exc(),
-        )
+        finding = _own_fault(error)
     else:
         finding = Finding(Verdict.PASSED)
     return replace(finding, measurements=trial.measurements)
+
+
+def _own_fault(error: BaseException) -> Finding:
+    return Finding(
+        Verdict.INCONCLUSIVE,
+        seen=f"the suite itself failed: {type(error).__name__}: {error}",
+        evidence="".join(traceback.format_exception(error)),
+    )
 
 
 def _blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:

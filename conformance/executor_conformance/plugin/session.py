@@ -95,6 +95,7 @@ class ConformanceSession:
         self._own_directory = ""
         self._judge: judging.Judge | None = None
         self._owner = os.getpid()
+        self._selected: frozenset[str] = frozenset()
         worker_input = getattr(config, "workerinput", None)
         if worker_input is not None:
             self._join(worker_input["executor_conformance"])
@@ -165,6 +166,7 @@ class ConformanceSession:
             budgets=Budgets.of(self.calibration, self.acquaintance.facts.first_task_s),
             facts=self.acquaintance.facts,
             directory=self.directory,
+            selected=self._selected,
             deadline=self.deadline,
             contained=not (option.usepdb or getattr(option, "trace", False)),
             show_output=option.capture == "no",
@@ -207,7 +209,8 @@ class ConformanceSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if any(isinstance(item, RuleItem) for item in items) or self.config.option.lf:
+        self._selected = frozenset(item.rule.id for item in items if isinstance(item, RuleItem))
+        if self._selected or self.config.option.lf:
             return
         expression = self.config.option.keyword
         hint = ""
