@@ -11,6 +11,7 @@ import abc
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from executor_conformance.contract import TaskKey
@@ -66,6 +67,8 @@ class Driver(abc.ABC):
     """
 
     executor: Any
+    #: What this executor lacks beside what its whole family does, and why.
+    lacks: Mapping[Capability, str] = MappingProxyType({})
 
     @abc.abstractmethod
     def start(self) -> None:

@@ -182,7 +182,7 @@ class Judge:
                 return self._run_here(rule, scratch)
 
             def body(blackboard: Blackboard) -> None:
-                trial = self._trial(blackboard, scratch, os.getppid())
+                trial = self._trial(rule, blackboard, scratch, os.getppid())
                 blackboard.write_result(pronounce(rule.body, trial).as_dict())
                 self._dispose(trial)
 
@@ -191,7 +191,7 @@ class Judge:
             shutil.rmtree(scratch, ignore_errors=True)
         return self._finding(rule, account)
 
-    def _trial(self, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
+    def _trial(self, rule: Rule, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
         setattr(sys, HOST_MARKER, os.getpid())
         return Trial(
             target=self.target,
@@ -199,6 +199,7 @@ class Judge:
             blackboard=blackboard,
             scratch=scratch,
             warden=warden,
+            needs=rule.needs,
             facts=self.facts,
             hung_calls=self.store.hung_calls(),
             build=self.build,
@@ -211,7 +212,7 @@ class Judge:
 
     def _run_here(self, rule: Rule, scratch: str) -> Finding:
         """In this process, so that a debugger can look at it; a hang stays a hang."""
-        trial = self._trial(Blackboard(), scratch, os.getpid())
+        trial = self._trial(rule, Blackboard(), scratch, os.getpid())
         try:
             return pronounce(rule.body, trial)
         finally:

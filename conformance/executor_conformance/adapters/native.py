@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 from executor_conformance.driving import DEFAULT, Adapter, Capability, Driver, Submission
@@ -14,14 +14,14 @@ class NativeDriver(Driver):
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         kinds = getattr(executor, "command_kinds", None)
-        self._takes_argv = not isinstance(kinds, (frozenset, set)) or "argv" in kinds
+        self.lacks = _what_is_lacking(kinds if isinstance(kinds, (frozenset, set)) else frozenset({"argv"}))
 
     def start(self) -> None:
         self.executor.start()
 
     def submit(self, submission: Submission) -> None:
         work = submission.work
-        as_argv = work.function is None or (self._takes_argv and work.argv is not None)
+        as_argv = work.function is None or (Capability.ARGV not in self.lacks and work.argv is not None)
         command = work.argv if as_argv else work.function
         if submission.priority is not None:
             self.executor.queue_command(submission.key, command, priority=submission.priority)
@@ -49,6 +49,16 @@ class NativeDriver(Driver):
 
     def terminate(self) -> None:
         self.executor.terminate()
+
+
+def _what_is_lacking(kinds: Set[str]) -> dict[Capability, str]:
+    lacks = {}
+    if "argv" not in kinds:
+        lacks[Capability.ARGV] = "its command_kinds has no argv"
+        lacks[Capability.EXIT_STATUS] = "its command_kinds has no argv, and a call has no exit status"
+    if "callable" not in kinds:
+        lacks[Capability.CALLABLE] = "it does not say in command_kinds that it takes callables"
+    return lacks
 
 
 class NativeAdapter(Adapter):

@@ -107,5 +107,5 @@ class Budgets:
             quiet_s=0.06 * scale,
             call_s=5.0 * scale + 3.0 * first_task_s,
             stop_s=6.0 * scale + 6.0 * first_task_s,
-            block_s=0.4 * scale,
+            block_s=0.25 * scale,
         )

@@ -108,6 +108,7 @@ class Trial:
     """One rule's dealings with the executor under test.
 
     :param warden: the pid below which everything that the executor makes can be found.
+    :param needs: capabilities without which the rule is not applicable.
     :param hung_calls: calls that have hung repeatedly in this run -> the rule that says so.
     """
 
@@ -119,6 +120,7 @@ class Trial:
         blackboard: Blackboard,
         scratch: str,
         warden: int,
+        needs: Sequence[Capability] = (),
         facts: Facts | None = None,
         hung_calls: Mapping[str, str] | None = None,
         build: Callable[[Target, dict[str, Any]], Any] | None = None,
@@ -126,6 +128,7 @@ class Trial:
         self.target = target
         self.budgets = budgets
         self.scratch = scratch
+        self._needs = needs
         self.facts = facts or Facts()
         self.measurements: dict[str, Any] = {}
         self.began_ns = monotonic_ns()
@@ -160,7 +163,11 @@ class Trial:
             kind="constructor",
         )
         self.built.append(executor)
-        return Subject(self, self.target.adapter.drive(executor))
+        driver = self.target.adapter.drive(executor)
+        for need in self._needs:
+            if need in driver.lacks:
+                raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
+        return Subject(self, driver)
 
     def started(self, parallelism: Any = 2) -> Subject:
         """Construct an executor and start it."""
@@ -354,10 +361,6 @@ class Trial:
         """Whether a conftest builds the executors of this run."""
         return self._build is not None
 
-    def has(self, capability: Capability) -> bool:
-        """Whether the family has it."""
-        return capability not in self.target.adapter.lacks
-
 
 class Subject:
     """One executor under test."""
@@ -455,6 +458,10 @@ class Subject:
         if value is ABSENT:
             raise NotApplicable(f"the executor has no {name}")
         return value
+
+    def can(self, capability: Capability) -> bool:
+        """Whether neither its family nor itself lacks the capability."""
+        return capability not in self.trial.target.adapter.lacks and capability not in self.driver.lacks
 
     def has(self, name: str) -> bool:
         """Whether it has an optional attribute of the contract."""

@@ -400,7 +400,7 @@ def _settings(frozen_before: int) -> dict[str, object]:
     root = logging.getLogger()
     return {
         "signal handlers": {
-            signal.Signals(number).name: repr(signal.getsignal(number))
+            int(number): repr(signal.getsignal(number))
             for number in signal.valid_signals()
             if number < signal.SIGRTMIN
         },

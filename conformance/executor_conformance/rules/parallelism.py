@@ -492,7 +492,7 @@ def failed_tasks_give_their_slots_back(trial: Trial) -> None:
     parallelism = 2
     subject = trial.started(parallelism)
     failing = trial.probes(2 * parallelism, "raise=on purpose")
-    if trial.has(Capability.EXIT_STATUS):
+    if subject.can(Capability.EXIT_STATUS):
         failing += trial.probes(parallelism, "exit=3")
     subject.submit(*failing)
     subject.await_terminal(*failing)

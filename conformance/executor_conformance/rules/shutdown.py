@@ -167,15 +167,9 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
     Origin: the documented deadlock of joining a process that has put items on a multiprocessing queue.
     """
     subject = trial.started()
-    kinds = subject.optional("command_kinds") if subject.has("command_kinds") else None
-    if kinds is not None and "callable" not in kinds:
-        raise NotApplicable("the executor takes no callables, so no result travels")
     probes = trial.probes(3, f"return={2 << 20}")
     for probe in probes:
-        refusal = subject.refusal(lambda: subject.submit_callable(probe))  # noqa: B023
-        if refusal is not None and kinds is None:
-            raise NotApplicable(f"the executor takes no callables: {refusal}")
-        expect(refusal is None, awaited="a callable to be accepted", seen=repr(refusal))
+        subject.submit_callable(probe)
     trial.until(
         lambda: all(probe.started for probe in probes),
         awaited="3 tasks to start",
@@ -185,8 +179,6 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
     subject.end()
     subject.drain()
     for probe in probes:
-        if kinds is None and subject.outcome(probe) == FAILED:
-            raise NotApplicable("the executor takes no callables: they fail")
         subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
 
 
@@ -587,5 +579,5 @@ def nothing_outlives_a_killed_host(trial: Trial) -> None:
         lambda: not _alive(trial),
         awaited="workers and tasks to be gone after their host was killed",
         seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
-        budget_s=trial.budgets.arrival_s,
+        budget_s=trial.budgets.arrival_s * 2,
     )

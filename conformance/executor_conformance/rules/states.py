@@ -383,7 +383,7 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     # About four seconds of work for a slow executor, and never less than two hundred tasks.
     subject = trial.started(parallelism=4)
     pace = max(trial.facts.first_task_s, 0.002)
-    probes = _burst(trial, count=200 if pace > 0.05 else 300, by_shell=pace > 0.012)
+    probes = _burst(subject, count=200 if pace > 0.05 else 300, by_shell=pace > 0.012)
     subject.submit(*probes)
     subject.until(
         lambda: all(subject.outcome(probe) for probe in probes),
@@ -402,11 +402,12 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     trial.measurements["tasks"] = len(probes)
 
 
-def _burst(trial: Trial, count: int, by_shell: bool) -> list[Probe]:
+def _burst(subject: Subject, count: int, by_shell: bool) -> list[Probe]:
+    trial = subject.trial
     probes = []
     for number in range(count):
         probe = trial.probe(*(("raise=on purpose",) if number % 7 == 3 else ()))
-        if by_shell and trial.has(Capability.ARGV) and number % 8:
+        if by_shell and subject.can(Capability.ARGV) and number % 8:
             # Where each probe costs a new interpreter most are the same record written by a shell.
             probe = trial.shell_probe(exit_status=int(number % 7 == 3))
         probes.append(probe)

@@ -1,0 +1,295 @@
+"""The report: its JSON Schema, its counts, what it calls conformant, and its Markdown."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from executor_conformance.report import WRITERS, Report
+from executor_conformance.report.json_format import schema
+from executor_conformance.rules import CHAPTERS, Level, Rule, catalogue
+from executor_conformance.verdicts import Finding, Verdict
+
+FINDINGS = {
+    Verdict.PASSED: Finding(Verdict.PASSED, duration_s=0.25, measurements={"tasks": 300}),
+    Verdict.FAILED: Finding(Verdict.FAILED, awaited="an event", seen="none", after="start(), end()"),
+    Verdict.NOT_APPLICABLE: Finding(Verdict.NOT_APPLICABLE, seen="it has no terminate()"),
+    Verdict.INCONCLUSIVE: Finding(Verdict.INCONCLUSIVE, seen="the time limit was used up"),
+    Verdict.BLOCKED: Finding(Verdict.BLOCKED, seen="blocked by another", blocked_by="lifecycle.runs-a-task"),
+    Verdict.KNOWN_FAILURE: Finding(Verdict.KNOWN_FAILURE, awaited="an event", seen="none"),
+    Verdict.UNEXPECTED_PASS: Finding(Verdict.UNEXPECTED_PASS, seen="it was known to fail"),
+}
+
+
+def rules_of(level: Level) -> list[Rule]:
+    """Rules of this level; there is no ``may`` rule yet, so a ``should`` rule stands in for one."""
+    found = [rule for rule in catalogue().values() if rule.level is level]
+    if not found and level is Level.MAY:
+        stand_in = copy.copy(rules_of(Level.SHOULD)[0])
+        object.__setattr__(stand_in, "level", Level.MAY)
+        return [stand_in]
+    return found
+
+
+def report_of(
+    *findings: tuple[Rule, Finding],
+    level: str = "must",
+    complete: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Report:
+    return Report(
+        target="package.module:Executor",
+        adapter="native",
+        distribution=None,
+        options=options or {},
+        machine={
+            "python": "3.12.1",
+            "platform": "Linux",
+            "cpus": 2,
+            "calibration": {"fork_s": 0.002, "interpreter_s": 0.03, "jitter_s": 0.0001},
+        },
+        level=level,
+        findings=findings,
+        complete=complete,
+    )
+
+
+def given(level: Level, verdict: Verdict) -> tuple[Rule, Finding]:
+    return rules_of(level)[0], FINDINGS[verdict]
+
+
+def every_verdict_at_every_level() -> Report:
+    return report_of(*((rules_of(level)[0], finding) for level in Level for finding in FINDINGS.values()))
+
+
+def validate(data: Any) -> None:
+    jsonschema.validate(data, schema(), cls=jsonschema.Draft202012Validator)
+
+
+# -- the schema ----------------------------------------------------------------------------------------------
+
+
+def test_the_schema_is_a_valid_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_the_schema_holds_for_every_verdict_at_every_level() -> None:
+    validate(json.loads(WRITERS[".json"](every_verdict_at_every_level())))
+
+
+def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
+    rule = rules_of(Level.MUST)[0]
+    finding = Finding(Verdict.PASSED, measurements={"processes": ["1", "2"], "deep": {"more": 1.5}, "none": None})
+    report = report_of((rule, finding), options={"start_method": "spawn", "sizes": [1, 2], "on": True})
+    validate(json.loads(WRITERS[".json"](report)))
+
+
+def _drop(*path: str | int) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        for part in path[:-1]:
+            data = data[part]
+        del data[path[-1]]
+
+    return change
+
+
+def _put(value: Any, *path: str | int) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        for part in path[:-1]:
+            data = data[part]
+        data[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(_put(2, "schema_version"), id="another-version"),
+        pytest.param(_put(1, "more"), id="unknown-key"),
+        pytest.param(_put(1, "executor", "more"), id="unknown-key-of-the-executor"),
+        pytest.param(_put(1, "machine", "calibration", "more"), id="unknown-calibration"),
+        pytest.param(_put(1, "summary", "must", "skipped"), id="unknown-verdict-in-the-summary"),
+        pytest.param(_put(1, "rules", 0, "more"), id="unknown-key-of-a-rule"),
+        pytest.param(_drop("conformant"), id="no-verdict"),
+        pytest.param(_drop("summary", "should", "blocked"), id="no-count"),
+        pytest.param(_drop("rules", 0, "measurements"), id="no-measurements"),
+        pytest.param(_drop("machine", "calibration", "fork_s"), id="no-calibration"),
+        pytest.param(_put("skipped", "rules", 0, "verdict"), id="strange-verdict"),
+        pytest.param(_put("could", "rules", 0, "level"), id="strange-level"),
+        pytest.param(_put("misc", "rules", 0, "chapter"), id="strange-chapter"),
+        pytest.param(_put("module.Class", "executor", "target"), id="strange-target"),
+        pytest.param(_put(-1, "summary", "may", "passed"), id="negative-count"),
+        pytest.param(_put(-0.5, "rules", 0, "duration_s"), id="negative-duration"),
+        pytest.param(_put("a reason", "rules", 0, "message"), id="a-pass-with-a-message"),
+        pytest.param(_put("", "rules", 1, "message"), id="a-failure-without-a-message"),
+    ],
+)
+def test_the_schema_refuses(change: Callable[[Any], None]) -> None:
+    data = every_verdict_at_every_level().as_dict()
+    validate(data)
+    change(data)
+    with pytest.raises(jsonschema.ValidationError):
+        validate(data)
+
+
+def test_the_schema_knows_the_verdicts_levels_and_chapters_of_the_suite() -> None:
+    entry = schema()["properties"]["rules"]["items"]["properties"]
+    assert entry["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+    assert entry["level"]["enum"] == [level.value for level in Level]
+    assert set(CHAPTERS) <= set(entry["chapter"]["enum"])
+    assert all(rule.chapter in entry["chapter"]["enum"] for rule in catalogue().values())
+
+
+def test_a_real_run_writes_what_the_schema_says(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            "--executor=concurrent.futures:ThreadPoolExecutor",
+            "--executor-option=thread_name_prefix=judged",
+            f"--conformance-report={path}",
+            *("-k", "interface or negative"),
+        ],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert path.exists(), done.stdout + done.stderr
+    data = json.loads(path.read_text())
+    validate(data)
+    assert done.returncode == (0 if data["conformant"] else 1), done.stdout
+    assert data["suite"]["version"] == metadata.version("executor-conformance")
+    assert data["executor"] == {
+        "target": "concurrent.futures:ThreadPoolExecutor",
+        "adapter": "futures",
+        "distribution": None,
+        "options": {"thread_name_prefix": "judged"},
+    }
+    assert data["conformant"] is True
+    by_id = {rule["id"]: rule for rule in data["rules"]}
+    assert by_id["parallelism.negative-is-refused"]["verdict"] == "passed"
+    assert by_id["interface.takes-lists-and-tuples"]["verdict"] == "not_applicable"
+    assert by_id["interface.takes-lists-and-tuples"]["message"]
+    assert sum(sum(counts.values()) for counts in data["summary"].values()) == len(data["rules"])
+
+
+# -- the counts ----------------------------------------------------------------------------------------------
+
+
+def test_the_summary_counts_each_verdict_at_its_level() -> None:
+    must, should = rules_of(Level.MUST), rules_of(Level.SHOULD)
+    report = report_of(
+        (must[0], FINDINGS[Verdict.PASSED]),
+        (must[1], FINDINGS[Verdict.PASSED]),
+        (must[2], FINDINGS[Verdict.FAILED]),
+        (must[3], FINDINGS[Verdict.NOT_APPLICABLE]),
+        (should[0], FINDINGS[Verdict.PASSED]),
+        (should[1], FINDINGS[Verdict.BLOCKED]),
+    )
+    nothing = dict.fromkeys((verdict.value for verdict in Verdict), 0)
+    assert report.as_dict()["summary"] == {
+        "must": {**nothing, "passed": 2, "failed": 1, "not_applicable": 1},
+        "should": {**nothing, "passed": 1, "blocked": 1},
+        "may": nothing,
+    }
+
+
+def test_counts_can_be_had_for_one_chapter() -> None:
+    report = report_of(*((rule, FINDINGS[Verdict.PASSED]) for rule in catalogue().values()))
+    by_chapter = {chapter: report.count(chapter=chapter)[Verdict.PASSED] for chapter in CHAPTERS}
+    assert all(by_chapter.values())
+    assert sum(by_chapter.values()) == len(catalogue())
+
+
+# -- conformant ----------------------------------------------------------------------------------------------
+
+PASSED_MUST = given(Level.MUST, Verdict.PASSED)
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE],
+    ids=str,
+)
+def test_what_speaks_against_an_executor(verdict: Verdict) -> None:
+    against_must, against_should = given(Level.MUST, verdict), given(Level.SHOULD, verdict)
+    against_may = given(Level.MAY, verdict)
+    assert not report_of(PASSED_MUST, against_must, level="must").conformant
+    assert not report_of(PASSED_MUST, against_must, level="should").conformant
+    assert report_of(PASSED_MUST, against_should, level="must").conformant
+    assert not report_of(PASSED_MUST, against_should, level="should").conformant
+    assert report_of(PASSED_MUST, against_may, level="should").conformant
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASSED, Verdict.NOT_APPLICABLE, Verdict.BLOCKED], ids=str)
+def test_what_does_not_speak_against_an_executor(verdict: Verdict) -> None:
+    assert report_of(PASSED_MUST, given(Level.MUST, verdict), level="should").conformant
+
+
+@pytest.mark.parametrize(
+    "verdicts",
+    [
+        pytest.param((), id="no-rule"),
+        pytest.param((Verdict.NOT_APPLICABLE,), id="not-applicable-only"),
+        pytest.param((Verdict.NOT_APPLICABLE, Verdict.BLOCKED), id="blocked-only"),
+        pytest.param((Verdict.INCONCLUSIVE,), id="inconclusive-only"),
+    ],
+)
+def test_where_nothing_was_judged_nothing_conforms(verdicts: tuple[Verdict, ...]) -> None:
+    assert not report_of(*(given(Level.MUST, verdict) for verdict in verdicts)).conformant
+
+
+def test_a_run_that_was_broken_off_does_not_conform() -> None:
+    assert report_of(PASSED_MUST).conformant
+    assert not report_of(PASSED_MUST, complete=False).conformant
+
+
+# -- messages and Markdown -----------------------------------------------------------------------------------
+
+
+def test_the_message_tells_what_was_awaited_and_seen_and_when() -> None:
+    entries = {entry["verdict"]: entry for entry in every_verdict_at_every_level().as_dict()["rules"]}
+    assert entries["failed"]["message"] == "awaited an event; seen: none (after start(), end())"
+    assert entries["passed"]["message"] == ""
+    assert entries["blocked"]["message"] == "blocked by another"
+
+
+def test_markdown_names_the_target_the_verdict_and_each_failure() -> None:
+    text = WRITERS[".md"](every_verdict_at_every_level())
+    assert text.splitlines()[0] == "# package.module:Executor: not conformant"
+    rule = rules_of(Level.MUST)[0]
+    assert f"- **{rule.id}** (must): awaited an event; seen: none (after start(), end())" in text
+    conformant = WRITERS[".md"](report_of(PASSED_MUST))
+    assert conformant.splitlines()[0] == "# package.module:Executor: conformant"
+    assert "## Failed" not in conformant
+
+
+def test_markdown_tables_have_as_many_cells_in_each_row() -> None:
+    lines = [line for line in WRITERS[".md"](every_verdict_at_every_level()).splitlines() if line.startswith("|")]
+    assert len(lines) >= 3
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_markdown_escapes_what_an_executor_says() -> None:
+    seen = "<script>alert(1)</script> a|b *bold*\n# heading\n- item"
+    finding = Finding(Verdict.FAILED, awaited="<LocalExecutor object>", seen=seen)
+    text = WRITERS[".md"](report_of((rules_of(Level.MUST)[0], finding)))
+    assert "<script>" not in text
+    assert "<LocalExecutor" not in text
+    assert r"a\|b" in text
+    assert r"\*bold\*" in text
+    assert "\n# heading" not in text
+    assert "\n- item" not in text
