@@ -28,8 +28,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import psutil
-
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, Call
 from executor_conformance.harness.linux import adopt_orphans, die_with_parent, monotonic
@@ -85,7 +83,7 @@ def contain(
     """
     blackboard = Blackboard()
     account_read, account_write = os.pipe()
-    mine = {child.pid for child in psutil.Process().children()}
+    mine = set(processes.children(os.getpid()))
     adopt_orphans()
     try:
         pytest_pid = os.getpid()
@@ -100,14 +98,11 @@ def contain(
         os.close(account_read)
         if account_write >= 0:
             os.close(account_write)
-        for child in psutil.Process().children():
-            if child.pid not in mine:
-                processes.sweep(child.pid)
-                processes.kill(child.pid)
-                try:
-                    os.waitpid(child.pid, 0)
-                except ChildProcessError:
-                    pass
+        while strays := set(processes.children(os.getpid())) - mine:  # only if the warden was killed
+            for stray in strays:
+                processes.kill_all([stray, *processes.descendant_pids(stray)])
+            for stray in strays:
+                os.waitpid(stray, 0)
         adopt_orphans(False)
         blackboard.close()
 
@@ -173,7 +168,7 @@ def _keep_watch(
     except BaseException:
         traceback.print_exc()
     finally:
-        processes.sweep(os.getpid())
+        processes.sweep()
         os._exit(status)
 
 
@@ -216,7 +211,7 @@ def _watch(
         if not account["stacks"] and end in ("hang", "timeout"):
             account["stacks"] = _kernel_view(host)
     shared = {name for pid in [host, *(p.pid for p in left)] for name in processes.mapped_shared_memory(pid)}
-    account["survivors"] = [str(process) for process in processes.sweep(warden)]
+    account["survivors"] = [str(process) for process in processes.sweep()]
     for name in shared:
         if os.path.basename(name).startswith(("sem.", "psm_")) and os.path.exists(name):
             os.unlink(name)
@@ -276,10 +271,10 @@ class _Watch:
             if _is_over(now - began, self.limits.rule_s, ticks):
                 return "timeout", f"{now - began:.1f} s", call
             if now > next_count:
-                count = len(processes.descendants(os.getpid()))
+                count = len(processes.descendant_pids(os.getpid()))
                 if count > self.limits.processes:
                     return "processes", str(count), call
-                processes.reap_except(frozenset({self.host}))
+                processes.reap(spare=self.host)
                 next_count = now + 0.1
 
     def _ended(self, status: int) -> tuple[str, str]:

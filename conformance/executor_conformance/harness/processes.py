@@ -43,11 +43,37 @@ class Process:
 
 def descendants(root: int) -> list[Process]:
     """All processes below ``root``, zombies included, parents before children."""
+    return [process for process in map(look, descendant_pids(root)) if process is not None]
+
+
+def descendant_pids(root: int) -> list[int]:
+    """The pids of all processes below ``root``, zombies included, parents before children.
+
+    From the kernel's own lists of children, which is cheap on a machine with many processes; a list that
+    changes while it is read can miss one, so what must be certain is asked twice or by ``waitpid``.
+    """
+    found: list[int] = []
+    left = [root]
+    while left:
+        below = children(left.pop(0))
+        found += below
+        left += below
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The pids of the direct children of a process."""
+    found: list[int] = []
     try:
-        found = psutil.Process(root).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [process for process in map(_look, found) if process is not None]
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:  # the process or the thread has ended, or this kernel has no such file
+        try:
+            return [child.pid for child in psutil.Process(pid).children()]
+        except psutil.NoSuchProcess:
+            return []
+    return found
 
 
 def look(pid: int) -> Process | None:
@@ -86,45 +112,49 @@ def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:
         pass
 
 
-def reap() -> None:
-    """Collect every child of this process that has ended."""
+def reap(spare: int = 0) -> bool:
+    """Collect every child of this process that has ended, except ``spare``; whether there are others left."""
+    if spare:
+        for pid in children(os.getpid()):
+            if pid != spare:
+                _collect(pid)
+        return True
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
+                return True
         except ChildProcessError:
-            return
+            return False
 
 
-def sweep(root: int, spare: Iterable[int] = (), patience_s: float = 10.0) -> list[Process]:
-    """Kill everything below ``root`` except ``spare`` and reap it; returns what would not die.
+def _collect(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
+
+
+def sweep(patience_s: float = 10.0) -> list[Process]:
+    """Kill everything below this process, which must adopt orphans, and reap it; returns what would not die.
 
     Stopped first and killed then, so that what forks while it is being killed does not win.
     """
-    spared = frozenset(spare)
     until = monotonic() + patience_s
-    while True:
-        reap_except(spared)
-        left = [process for process in descendants(root) if process.pid not in spared]
-        if not left or monotonic() > until:
-            return left
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for process in left:
-                kill(process.pid, number)
+    while reap():
+        left = descendant_pids(os.getpid())
+        if monotonic() > until:
+            return descendants(os.getpid())
+        kill_all(left)
         sleep(0.002)
+    return []
 
 
-def reap_except(spared: frozenset[int]) -> None:
-    """Collect ended children, but leave the exit status of ``spared`` to whoever waits for them."""
-    if not spared:
-        reap()
-        return
-    for process in psutil.Process().children():
-        if process.pid not in spared:
-            try:
-                os.waitpid(process.pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
+def kill_all(pids: Iterable[int]) -> None:
+    """Stop them all, then kill them all."""
+    pids = list(pids)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            kill(pid, number)
 
 
 def open_descriptors(pid: int | str = "self") -> dict[int, str]:

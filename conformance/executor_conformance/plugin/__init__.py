@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--conformance-report",
         metavar="PATH",
         action="append",
-        help="write a report; the suffix decides: .json or .md (may be repeated)",
+        help="write a report; the suffix decides: .json, .html or .md (may be repeated)",
     )
     group.addoption(
         "--conformance-time-limit",

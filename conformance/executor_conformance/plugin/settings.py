@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from executor_conformance.plugin import LEVELS
-from executor_conformance.report import WRITERS
+from executor_conformance.report import WRITERS, html_format
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,6 +101,8 @@ def _report(path: str) -> str:
             f"--conformance-report={path!r}: the suffix decides the format, and {suffix!r} is none of "
             f"{', '.join(WRITERS)}"
         )
+    if suffix == ".html" and (remedy := html_format.missing_requirement()):
+        raise pytest.UsageError(f"--conformance-report={path!r}: HTML needs one more package: {remedy}")
     path = os.path.abspath(path)
     if not os.path.isdir(os.path.dirname(path)):
         raise pytest.UsageError(f"--conformance-report: there is no directory {os.path.dirname(path)!r}")

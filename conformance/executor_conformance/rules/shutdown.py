@@ -31,7 +31,7 @@ def _alive(trial: Trial) -> list[Process]:
 
 def _expect_gone(trial: Trial, what: str) -> None:
     trial.until(
-        lambda: not _alive(trial),
+        lambda: not _alive(trial) and not _alive(trial),
         awaited=f"every worker to be gone after {what}",
         seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
     )
@@ -576,7 +576,7 @@ def nothing_outlives_a_killed_host(trial: Trial) -> None:
     host, _ = trial.in_another_host(work)
     trial.kill_own(host)
     trial.until(
-        lambda: not _alive(trial),
+        lambda: not _alive(trial) and not _alive(trial),
         awaited="workers and tasks to be gone after their host was killed",
         seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
         budget_s=trial.budgets.arrival_s * 2,
