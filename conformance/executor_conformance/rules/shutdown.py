@@ -376,7 +376,10 @@ def terminate_reports_what_ran(trial: Trial) -> None:
     _expect_failed_after_terminate(trial, subject, running, "a running task")
 
 
-@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+@must(
+    needs=(Capability.TERMINATE,),
+    after=("shutdown.terminate-stops-what-runs", "parallelism.never-more-than-n"),
+)
 def terminate_reports_what_waited(trial: Trial) -> None:
     """Tasks that wait at ``terminate()`` are reported ``failed`` and never start.
 
