@@ -25,7 +25,7 @@ from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target
 from executor_conformance.harness.trial import Facts, Trial
 from executor_conformance.probe import HOST_MARKER
-from executor_conformance.rules import OWNERS_OF_CALLS, Rule, catalogue
+from executor_conformance.rules import EXCUSE_FOR_ALL, OWNERS_OF_CALLS, Rule, catalogue
 from executor_conformance.verdicts import Blocked, Broken, Finding, Inconclusive, NotApplicable, Verdict
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
@@ -163,12 +163,12 @@ class Judge:
 
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that this one builds on is broken: one fault, one failure."""
-        suspects = list(rule.after)
+        suspects = [*rule.after, *({EXCUSE_FOR_ALL} - {rule.id})]
         owner = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
         if owner is not None and owner != rule.id:
             suspects.append(owner)
         for suspect in suspects:
-            if rule.id in _all_after(suspect):
+            if rule.id in _all_after(suspect) and suspect != EXCUSE_FOR_ALL:
                 continue
             if self.judge(catalogue()[suspect]).verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)

@@ -38,11 +38,11 @@ def specification() -> str:
 
 _INTRODUCTION = (
     "Each rule is one promise that an executor makes to the scheduler which drives it. A `must` rule decides",
-    "whether an executor is conformant; a `should` rule does so at `--conformance-level=should`. The id of a rule",
-    "selects it on the command line (`-k ID`) and explains it (`--explain ID`).",
+    "whether an executor is conformant; a `should` rule does so at `--conformance-level=should`. The id of a",
+    "rule selects it on the command line (`-k ID`) and explains it (`--explain ID`).",
     "",
-    "*Needs* names what a family of executors has to have for the rule to apply. *Builds on* names the rules",
-    "that, broken, explain a failure of this one: it is then blocked by them and does not fail itself. Every rule",
+    "*Needs* names what an executor has to have for the rule to apply. *Builds on* names the rules that,",
+    "broken, explain a failure of this one: it is then blocked by them and does not fail itself. Every rule",
     "builds on " + " and ".join(f"`{gateway}`" for gateway in GATEWAYS) + ".",
 )
 
@@ -95,19 +95,21 @@ def _markdown(text: str) -> str:
 
 def states() -> str:
     """The states and the transitions between them, as Markdown with a Mermaid diagram."""
+    optional = [f"`{state}`" for state in STATES if state not in TERMINAL_STATES]
+    last = [f"`{state}`" for state in STATES if state in TERMINAL_STATES]
     lines = [
         "# States",
         "",
         f"<!-- written by `{_COMMAND} states`; edit LEGAL_TRANSITIONS instead -->",
         "",
         "What may be reported for one accepted try of a task, and in which order. An executor may leave out",
-        f"{' and '.join(f'`{state}`' for state in STATES if state not in TERMINAL_STATES)}; what it may not leave out,",
-        f"nor say twice, is the last word: {' or '.join(f'`{state}`' for state in STATES if state in TERMINAL_STATES)}.",
+        f"{' and '.join(optional)}. What it may not leave out, nor say twice, is the last word:",
+        f"{' or '.join(last)}.",
         "",
         "```mermaid",
         "stateDiagram-v2",
     ]
-    order = {None: -1, **{state: number for number, state in enumerate(STATES)}}
+    order: dict[str | None, int] = {None: -1, **{state: number for number, state in enumerate(STATES)}}
     for before in sorted(LEGAL_TRANSITIONS, key=order.__getitem__):
         following = sorted(LEGAL_TRANSITIONS[before], key=order.__getitem__)
         lines += [f"    {before or '[*]'} --> {state}" for state in following]

@@ -46,7 +46,7 @@ class Limits:
     """
 
     rule_s: float = 60.0
-    processes: int = 400
+    processes: int = 250
     output_bytes: int = 64 << 20
 
 

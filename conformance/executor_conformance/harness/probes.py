@@ -65,6 +65,11 @@ class Gate:
             self._descriptor = os.open(self.path, os.O_RDWR)
 
 
+def _key(number: int) -> TaskKey:
+    # Scrambled, so that an executor which orders by key does not happen to order by time.
+    return TaskKey("dag", f"task-{number * 7919 % 10007:05}", "run", 1, -1)
+
+
 class ProbeFactory:
     """Numbers the probes and gates of one trial."""
 
@@ -88,7 +93,7 @@ class ProbeFactory:
         path = self.journal.path
         return Probe(
             name=name,
-            key=key if key is not None else TaskKey("dag", f"task-{number}", "run", 1, -1),
+            key=key if key is not None else _key(number),
             work=Work(
                 argv=[sys.executable, "-m", _MODULE, path, name, *steps],
                 function=functools.partial(probe_module.run, path, name, steps),
@@ -102,7 +107,7 @@ class ProbeFactory:
         number = next(self._numbers)
         return Probe(
             name=f"p{number}",
-            key=key if key is not None else TaskKey("dag", f"task-{number}", "run", 1, -1),
+            key=key if key is not None else _key(number),
             work=Work(argv=list(argv)),
             journal=self.journal,
         )
@@ -117,7 +122,7 @@ class ProbeFactory:
         )
         return Probe(
             name=name,
-            key=TaskKey("dag", f"task-{number}", "run", 1, -1),
+            key=_key(number),
             work=Work(argv=["/bin/sh", "-c", script, self.journal.path, name, str(exit_status)]),
             journal=self.journal,
         )

@@ -493,14 +493,20 @@ class Subject:
 
     def await_terminal(self, *probes: Probe) -> None:
         """Pump until each of them has a terminal event."""
-        self.until(
-            lambda: all(self.outcome(probe) for probe in probes),
-            awaited=f"a terminal event for {_count(probes, 'task')}",
-            seen=lambda: (
-                f"{sum(bool(self.outcome(p)) for p in probes)} came; "
-                + self.story([p for p in probes if not self.outcome(p)])
-            ),
-        )
+        left = list(probes)
+
+        def one_more() -> bool:
+            now = [probe for probe in left if not self.outcome(probe)]
+            progress = len(now) < len(left)
+            left[:] = now
+            return progress or not now
+
+        while left:  # the budget is for the next event, however many there are
+            self.until(
+                one_more,
+                awaited=f"a terminal event for {_count(probes, 'task')}, the next one",
+                seen=lambda: f"{len(probes) - len(left)} came; {self.story(left)}",
+            )
 
     def run(self, *probes: Probe) -> None:
         """Submit tasks and wait for their terminal events."""

@@ -8,6 +8,7 @@ look after ``end()`` as it did before.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import gc
 import locale
 import logging
@@ -18,10 +19,13 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
+from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
 
@@ -85,18 +89,25 @@ def submit_before_start_is_refused(trial: Trial) -> None:
     Likely causes: the task goes to a queue that start() replaces; nothing checks that the executor runs.
     Origin: the contract; Airflow 2.11's LocalExecutor loses such a task.
     """
-    subject = trial.build()
-    early = trial.probe()
-    refusal = subject.refusal(lambda: subject.submit(early))
-    if refusal is not None:
-        return
-    subject.start()
-    came = trial.comes_true(lambda: subject.outcome(early), pump=subject.pump)
-    expect(
-        False,
-        awaited="a task submitted before start() to be refused with an error",
-        seen="it was accepted, and " + ("ran after start()" if came else "nothing was ever reported for it"),
-    )
+    for priority in _ways_to_submit(trial.build()):
+        subject = trial.build()
+        early = trial.probe()
+        refusal = subject.refusal(lambda: subject.submit(early, priority=priority))  # noqa: B023
+        if refusal is not None:
+            continue
+        subject.start()
+        came = trial.comes_true(lambda: subject.outcome(early), pump=subject.pump)  # noqa: B023
+        expect(
+            False,
+            awaited="a task submitted before start() to be refused with an error",
+            seen="it was accepted, and "
+            + ("ran after start()" if came else "nothing was ever reported for it"),
+        )
+
+
+def _ways_to_submit(subject: Subject) -> tuple[int | None, ...]:
+    """``execute_async`` without a priority, and ``queue_command`` with one where it is offered."""
+    return (None, 1) if subject.has("queue_command") else (None,)
 
 
 @must(needs=(Capability.REPEATED_END,))
@@ -110,23 +121,46 @@ def submit_after_end_is_refused(trial: Trial) -> None:
     subject = trial.started()
     subject.run(trial.probe())
     subject.end()
+    for priority in _ways_to_submit(subject):
+        late = trial.probe()
+        refusal = subject.refusal(lambda: subject.submit(late, priority=priority))  # noqa: B023
+        expect(
+            refusal is not None,
+            awaited="a task submitted after end() to be refused with an error",
+            seen="it was accepted, and then " + ("" if refusal else _what_became_of(subject, late)),
+        )
+
+
+def _what_became_of(subject: Subject, probe: Probe) -> str:
+    def wait() -> None:
+        subject.trial.comes_true(lambda: subject.outcome(probe), pump=subject.pump)
+
+    trouble = subject.refusal(wait)
+    if trouble is not None:
+        return f"the next pump raised {trouble!r}"
+    outcome = subject.outcome(probe)
+    return f"{outcome!r} was reported" if outcome else "nothing was ever reported for it"
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def submit_after_terminate_is_not_lost(trial: Trial) -> None:
+    """A task submitted after ``terminate()`` is refused with an error, or reported.
+
+    Why: everything has stopped, so a task that is taken without a word is waited for in vain.
+    Likely causes: only end() marks the executor as ended; the task is put on a queue that nobody reads.
+    Origin: the contract: every accepted task has exactly one last word.
+    """
+    subject = trial.started()
+    subject.run(trial.probe())
+    subject.terminate()
     late = trial.probe()
-    refusal = subject.refusal(lambda: subject.submit(late))
-    if refusal is not None:
-        return
-    trouble = subject.refusal(lambda: trial.comes_true(lambda: subject.outcome(late), pump=subject.pump))
-    expect(
-        False,
-        awaited="a task submitted after end() to be refused with an error",
-        seen="it was accepted, and then "
-        + (
-            f"the next pump raised {trouble!r}"
-            if trouble
-            else f"{subject.outcome(late)!r} was reported"
-            if subject.outcome(late)
-            else "nothing was ever reported for it"
-        ),
-    )
+    if subject.refusal(lambda: subject.submit(late)) is None:
+        became = _what_became_of(subject, late)
+        expect(
+            subject.outcome(late),
+            awaited="a task submitted after terminate() to be refused with an error, or reported",
+            seen=f"it was accepted, and then {became}",
+        )
 
 
 @must(needs=(Capability.START,), after=("parallelism.never-more-than-n", "shutdown.every-worker-exits"))
@@ -272,20 +306,32 @@ def idle_pumping_is_harmless(trial: Trial) -> None:
     Origin: Airflow's scheduler loop: an exception in heartbeat() ends the scheduler.
     """
     subject = trial.started()
-    for _ in range(5):
+    for _ in range(30):
         subject.pump()
-    subject.sync()
+    for name, call in {"sync()": subject.sync, "the pump": subject.pump}.items():
+        shortest = min(_duration(call) for _ in range(3))
+        expect(
+            shortest < trial.budgets.block_s,
+            awaited=f"{name} to return within {trial.budgets.block_s:.1f} s while nothing runs",
+            seen=f"{shortest:.2f} s at the least, in 3 calls",
+        )
     expect(not subject.history, awaited="no event while nothing runs", seen=f"{subject.history[:3]}")
     subject.run(trial.probe())
     subject.drain()
     count = len(subject.history)
-    for _ in range(5):
+    for _ in range(30):
         subject.pump()
     expect(
         len(subject.history) == count,
         awaited="no more events after everything was reported",
         seen=f"{len(subject.history) - count} more",
     )
+
+
+def _duration(call: Callable[[], object]) -> float:
+    began = monotonic()
+    call()
+    return monotonic() - began
 
 
 @must(after=("shutdown.every-worker-exits",))
@@ -344,7 +390,9 @@ def host_descriptors_stay_open(trial: Trial) -> None:
     """
     left, right = socket.socketpair()
     plain = os.open(os.devnull, os.O_RDONLY)
-    kept = [plain, left.fileno(), right.fileno(), 0, 1, 2]
+    # high numbers too: what closes a range of descriptors often leaves the first ones alone
+    high = [fcntl.fcntl(plain, fcntl.F_DUPFD_CLOEXEC, number) for number in (30, 60, 120, 250, 500, 1000)]
+    kept = [plain, left.fileno(), right.fileno(), 0, 1, 2, *high]
     before = {descriptor: _identity(descriptor) for descriptor in kept}
     subject = trial.started()
     _use(subject)

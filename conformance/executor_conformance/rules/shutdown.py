@@ -148,6 +148,11 @@ def events_of_the_end_stay(trial: Trial) -> None:
     )
     subject.end()
     subject.drain()
+    trial.comes_true(
+        lambda: subject.outcome(good) and subject.outcome(bad),
+        pump=subject.drain,
+        budget_s=trial.budgets.quiet_s * 4,
+    )
     for probe, state in ((good, SUCCESS), (bad, FAILED)):
         events = [event for event in subject.events_of(probe) if event.state in TERMINAL_STATES]
         expect(
@@ -288,7 +293,11 @@ def _growth_over_eight_cycles(trial: Trial) -> dict[str, int]:
 
 def _cycle(trial: Trial) -> None:
     subject = trial.started()
-    subject.run(*trial.probes(2))
+    subject.run(*trial.probes(2), trial.probe("raise=on purpose"))
+    if subject.can(Capability.ARGV):
+        missing = trial.program("/nonexistent/program")
+        if subject.refusal(lambda: subject.submit(missing)) is None:
+            subject.await_terminal(missing)
     subject.end()
     subject.drain()
     trial.built.clear()

@@ -385,15 +385,7 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     pace = max(trial.facts.first_task_s, 0.002)
     probes = _burst(subject, count=200 if pace > 0.05 else 300, by_shell=pace > 0.012)
     subject.submit(*probes)
-    subject.until(
-        lambda: all(subject.outcome(probe) for probe in probes),
-        awaited=f"a terminal event for each of {len(probes)} tasks",
-        seen=lambda: (
-            f"{sum(bool(subject.outcome(p)) for p in probes)} came; "
-            + subject.story([p for p in probes if not subject.outcome(p)])
-        ),
-        budget_s=trial.budgets.arrival_s * 3 + len(probes) * min(trial.facts.first_task_s, 0.2),
-    )
+    subject.await_terminal(*probes)
     subject.quiet()
     _expect_one_terminal_event_each(subject, probes)
     for number, probe in enumerate(probes):
