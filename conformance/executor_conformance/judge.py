@@ -135,7 +135,12 @@ class Judge:
             finding = self._judge(rule)
             finding = replace(finding, duration_s=round(monotonic() - began, 4))
             self.store.save(rule.id, finding)
-            return finding
+        # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
+        # one, find each other's verdict instead of waiting for it.
+        if finding.verdict is Verdict.FAILED:
+            finding = self._blame(rule, finding)
+            self.store.save(rule.id, finding)
+        return finding
 
     def _judge(self, rule: Rule) -> Finding:
         try:
@@ -156,10 +161,7 @@ class Judge:
             return Finding(
                 Verdict.INCONCLUSIVE, seen="not judged: the time limit of the whole run was used up"
             )
-        finding = self._run(rule)
-        if finding.verdict is Verdict.FAILED:
-            return self._blame(rule, finding)
-        return finding
+        return self._run(rule)
 
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that this one builds on is broken: one fault, one failure."""
@@ -168,7 +170,7 @@ class Judge:
         if owner is not None and owner != rule.id:
             suspects.append(owner)
         for suspect in suspects:
-            if rule.id in _all_after(suspect) and suspect != EXCUSE_FOR_ALL:
+            if rule.id in _all_after(suspect):
                 continue
             if self.judge(catalogue()[suspect]).verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
@@ -309,7 +311,8 @@ def _blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
     seen = f"blocked by {rule_id}"
     if finding is not None:
         seen += f"; here: awaited {finding.awaited}; seen: {finding.seen}"
-    return Finding(Verdict.BLOCKED, seen=seen, blocked_by=rule_id)
+    duration_s = finding.duration_s if finding is not None else 0.0
+    return Finding(Verdict.BLOCKED, seen=seen, blocked_by=rule_id, duration_s=duration_s)
 
 
 def _all_after(rule_id: str) -> set[str]:

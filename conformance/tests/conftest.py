@@ -21,7 +21,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PYTEST = str(Path(sys.executable).with_name("pytest"))
 #: In the environment of everything that a test starts, whatever becomes of it.
 _MARK = "EXECUTOR_CONFORMANCE_TEST_RUN"
-_CLEARED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "COVERAGE_PROCESS_START")
+_CLEARED = (
+    "PYTEST_ADDOPTS",
+    "PYTEST_PLUGINS",
+    "PYTEST_CURRENT_TEST",
+    "PYTEST_XDIST_WORKER",
+    "COVERAGE_PROCESS_START",
+)
 
 
 @dataclass

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-
 from conftest import Command, Judged
 
 Eventually = Callable[[Callable[[], object], float], bool]
@@ -83,7 +82,11 @@ def test_what_spoils_every_rule_is_told_by_one(judge: Command, target: str, seen
 def test_every_rule_gets_a_verdict_whatever_happens(judge: Command) -> None:
     judged = contained(judge, "dying:ByExit")
     ids = list(judged.rules())
-    assert len(ids) == len(set(ids)) == len(judge("--executor=x:y", "--conformance-rules").stdout.splitlines()) - 6
+    assert (
+        len(ids)
+        == len(set(ids))
+        == len(judge("--executor=x:y", "--conformance-rules").stdout.splitlines()) - 6
+    )
     assert judged.rules("inconclusive") == {}
 
 
@@ -183,7 +186,7 @@ GATED = """
 
 def in_the_middle(
     judge: Command, pytester: pytest.Pytester, eventually: Eventually, *arguments: str
-) -> "subprocess.Popen[str]":
+) -> subprocess.Popen[str]:
     """A run in whose rules tasks are running and daemons are loose."""
     pytester.makepyfile(gated=GATED)
     process = judge.start("--executor=gated:Executor", "-k", "interface.builds or lifecycle", *arguments)

@@ -1,4 +1,4 @@
-"""The published kill matrix speaks of the executors and rules that there are, and every row of it is right."""
+"""The published kill matrix has the executors and rules that there are, and every row of it is right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def test_a_row_is_exact_if_only_the_broken_rule_failed() -> None:
 
 
 def test_blame_precision_counts_failures_that_name_the_promise() -> None:
-    assert blame_precision([row("a.b", "a.b"), row("a.b", "a.b", "a.c"), row("a.b", "a.d"), row("a.b")]) == (2, 4)
+    assert blame_precision([row("a.b", "a.b"), row("a.b", "a.b", "a.c"), row("a.b", "a.d"), row("a.b")]) == (
+        2,
+        4,
+    )
 
 
 def test_the_order_is_that_of_the_specification_whatever_order_the_runs_ended_in() -> None:
@@ -52,6 +55,8 @@ def test_the_committed_matrix_knows_every_broken_executor_and_rule(committed: st
 
 
 def test_every_row_of_the_committed_matrix_is_exact(committed: str) -> None:
-    rows = [row.split(" | ") for row in committed.splitlines() if row.startswith("| `") and row.count(" | ") == 4]
+    rows = [
+        row.split(" | ") for row in committed.splitlines() if row.startswith("| `") and row.count(" | ") == 4
+    ]
     assert [cells[0] for cells in rows if cells[3] != "that rule"] == []
     assert "**none**" not in committed

@@ -89,7 +89,9 @@ def test_the_schema_holds_for_every_verdict_at_every_level() -> None:
 
 def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
     rule = rules_of(Level.MUST)[0]
-    finding = Finding(Verdict.PASSED, measurements={"processes": ["1", "2"], "deep": {"more": 1.5}, "none": None})
+    finding = Finding(
+        Verdict.PASSED, measurements={"processes": ["1", "2"], "deep": {"more": 1.5}, "none": None}
+    )
     report = report_of((rule, finding), options={"start_method": "spawn", "sizes": [1, 2], "on": True})
     validate(json.loads(WRITERS[".json"](report)))
 
@@ -278,7 +280,9 @@ def test_markdown_names_the_target_the_verdict_and_each_failure() -> None:
 
 
 def test_markdown_tables_have_as_many_cells_in_each_row() -> None:
-    lines = [line for line in WRITERS[".md"](every_verdict_at_every_level()).splitlines() if line.startswith("|")]
+    lines = [
+        line for line in WRITERS[".md"](every_verdict_at_every_level()).splitlines() if line.startswith("|")
+    ]
     assert len(lines) >= 3
     assert len({line.count("|") for line in lines}) == 1
 
@@ -293,3 +297,14 @@ def test_markdown_escapes_what_an_executor_says() -> None:
     assert r"\*bold\*" in text
     assert "\n# heading" not in text
     assert "\n- item" not in text
+
+
+def test_html_escapes_what_an_executor_says() -> None:
+    finding = Finding(Verdict.FAILED, awaited="<LocalExecutor object>", seen="<script>alert(1)</script>")
+    rule = rules_of(Level.MUST)[0]
+    text = WRITERS[".html"](report_of((rule, finding)))
+    assert rule.id in text
+    assert "package.module:Executor" in text
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<LocalExecutor" not in text

@@ -1,4 +1,4 @@
-"""The catalogue of rules: complete docstrings, ids that select one rule, and an order of blame without circles."""
+"""The catalogue: complete docstrings, ids that select one rule, and an order of blame without circles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from fixtures import specimens
 RULES = list(catalogue().values())
 EACH_RULE = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 
-#: Stand for every module: their own ids and texts are what ``--explain`` and the written specification show.
 BROKEN = specimens.broken()
 
 

@@ -348,15 +348,33 @@ def two_executors_share_a_process(trial: Trial) -> None:
     held = trial.probe(gate.step)
     other.submit(held)
     other.await_started(held)
+    # Not drained by its own executor first: in a shared buffer the other one must find it.
     mine = trial.probes(3)
-    for probe in mine:
-        one.submit(probe)
-    one.await_terminal(*mine)
+    one.submit(*mine)
+    trial.until(
+        lambda: all(probe.finished for probe in mine),
+        awaited="3 tasks to finish",
+        seen=lambda: one.story(mine),
+        pump=one.beat,
+    )
+    trial.quiet(one.beat)
     other.quiet()
     foreign = [event.key for event in other.history if event.key != tuple(held.key)]
     expect(
         not foreign, awaited="each executor to report its own tasks only", seen=f"the other's: {foreign[:3]}"
     )
+    one.await_terminal(*mine)
+    # Ended, but not collected yet: nobody else may collect it.
+    ended = trial.probe()
+    other.submit(ended)
+    trial.until(
+        lambda: ended.started,
+        awaited="a task to start",
+        seen=lambda: other.story([ended]),
+        pump=lambda: None if ended.started else other.beat(),
+    )
+    trial.comes_true(lambda: ended.finished)
+    trial.quiet()
     one.end()
     trial.quiet(other.pump)
     expect(
@@ -364,6 +382,8 @@ def two_executors_share_a_process(trial: Trial) -> None:
         awaited="end() of one executor to leave the other's running task alone",
         seen=f"{other.outcome(held)!r} was reported for it",
     )
+    other.await_terminal(ended)
+    other.expect_outcome(ended, SUCCESS, "a task that ended just before the other executor did")
     gate.open()
     other.await_terminal(held)
     other.expect_outcome(held, SUCCESS, "the other executor's task")

@@ -1,0 +1,110 @@
+"""What the guide shows works: the adapter it prints judges a family that the suite does not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+
+#: A family of its own: threads, names for keys, and a list of what has ended.
+RUNNERS = """
+import queue, threading
+
+class Runner:
+    def __init__(self, threads=4):
+        if type(threads) is not int or not 1 <= threads <= 64:
+            raise ValueError(f"threads must be from 1 to 64, got {threads!r}")
+        self._size, self._threads, self._open = threads, [], False
+        self._work, self._ended = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def open(self):
+        if not self._threads:
+            self._open = True
+            self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(self._size)]
+            for thread in self._threads:
+                thread.start()
+
+    def _serve(self):
+        while (order := self._work.get()) is not None:
+            name, function = order
+            try:
+                function()
+            except BaseException as error:
+                self._ended.put((name, error))
+            else:
+                self._ended.put((name, None))
+
+    def submit(self, name, function):
+        if not self._open:
+            raise RuntimeError("not open")
+        self._work.put((name, function))
+
+    def poll(self):
+        return [self._ended.get() for _ in range(self._ended.qsize())]
+
+    def close(self):
+        if self._open:
+            self._open = False
+            for _ in self._threads:
+                self._work.put(None)
+            for thread in self._threads:
+                thread.join()
+"""
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_the_python_of_the_guide_compiles(block: str) -> None:
+    compile(block, "docs/guide.md", "exec")
+
+
+def test_the_adapter_of_the_guide_judges_its_family(tmp_path: Path) -> None:
+    (adapter,) = (block for block in python_blocks() if "class RunnerAdapter" in block)
+    (tmp_path / "runners_conformance.py").write_text(adapter)
+    (tmp_path / "runners.py").write_text(RUNNERS)
+    installed = tmp_path / "runners-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: runners\nVersion: 1.0\n")
+    (entry_points,) = re.findall(r"^runners = .*$", GUIDE, re.MULTILINE)
+    section = "[executor_conformance.adapters]"
+    (installed / "entry_points.txt").write_text(f"{section}\n{entry_points.replace(chr(34), '')}\n")
+    report = tmp_path / "report.json"
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--executor=runners:Runner", f"--conformance-report={report}"],
+        cwd=tmp_path,
+        env={**inherited, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert report.exists(), done.stdout + done.stderr
+    told = json.loads(report.read_text())
+    assert told["executor"]["adapter"] == "runners"
+    assert told["executor"]["distribution"] is None
+    failed = {rule["id"]: rule["message"] for rule in told["rules"] if rule["verdict"] == "failed"}
+    # A runner knows its keys by name only, so it cannot tell one that is in flight.
+    assert set(failed) <= {"states.a-key-in-flight-never-runs-twice-at-once"}, done.stdout
+    assert told["summary"]["must"]["passed"] > 25
+
+
+def test_every_option_and_ini_key_is_in_the_guide() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = set(re.findall(r"^ +(--(?:executor|conformance|explain)[a-z-]*)", told, re.MULTILINE))
+    ini_keys = set(re.findall(r"^ +(executor\w*|conformance_\w+)(?= \(|:)", told, re.MULTILINE))
+    assert {"--executor", "--explain", "executor", "conformance_level"} <= options | ini_keys
+    assert not [name for name in options | ini_keys if f"`{name}" not in GUIDE]

@@ -1,0 +1,685 @@
+"""The command, as users and their tools call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import REPOSITORY, Command, Judged
+
+from executor_conformance.report.json_format import schema
+
+TARGET = "--executor=executor_reference:LocalExecutor"
+RULE = "lifecycle.runs-a-task"
+ONE = ("-k", RULE)
+
+MINE = """
+    from executor_reference import LocalExecutor
+
+    class Outer:
+        class Inner(LocalExecutor):
+            pass
+
+    class NoFamily:
+        pass
+
+    class Failing(LocalExecutor):
+        '''Every task fails, it says.'''
+        def get_event_buffer(self, dag_ids=None):
+            return {key: ("failed", None) for key in super().get_event_buffer(dag_ids)}
+
+    class Untidy(LocalExecutor):
+        '''Breaks a rule of the level "should", and no other.'''
+        def terminate(self):
+            if not self._started:
+                raise RuntimeError("not started")
+            super().terminate()
+
+    def make(parallelism=4, **options):
+        return LocalExecutor(parallelism, **options)
+
+    VALUE = 42
+"""
+#: Broken by ``Untidy``.
+SHOULD = "lifecycle.terminate-before-start-is-harmless"
+
+
+@pytest.fixture(autouse=True)
+def mine(pytester: pytest.Pytester) -> Path:
+    """A module with executors in the folder of the run."""
+    return pytester.makepyfile(mine=MINE)
+
+
+def passed(judged: Judged, *rules: str) -> None:
+    """The run judged these rules, all of which were kept."""
+    assert judged.status == 0, judged.output
+    assert sorted(judged.rules()) == sorted(judged.rules("passed")) == sorted(rules or [RULE])
+    assert judged.report["conformant"] is True
+    assert " is conformant at level " in judged.stdout
+
+
+# -- the target ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["mine:Outer.Inner", "mine:make", "executor_reference:LocalExecutor"])
+def test_targets(judge: Command, target: str) -> None:
+    judged = judge(f"--executor={target}", *ONE)
+    passed(judged)
+    assert judged.report["executor"]["target"] == target
+    assert judged.report["executor"]["adapter"] == "native"
+
+
+def test_the_working_directory_is_importable(judge: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "somewhere" / "else"
+    folder.mkdir(parents=True)
+    (folder / "theirs.py").write_text("from executor_reference import LocalExecutor as Theirs\n")
+    passed(judge("--executor=theirs:Theirs", *ONE, folder=folder))
+
+
+def test_an_empty_folder_will_do(judge: Command, tmp_path: Path) -> None:
+    passed(judge(TARGET, *ONE, folder=tmp_path))
+
+
+def test_module_executed_as_a_script_too(judge: Command) -> None:
+    environment = {**os.environ, "TMPDIR": str(judge.folder)}
+    command = [sys.executable, "-m", "pytest", TARGET, *ONE]
+    assert subprocess.run(command, cwd=judge.folder, env=environment, capture_output=True).returncode == 0
+
+
+# -- pytest's own options ------------------------------------------------------------------------------------
+
+
+def test_xdist(judge: Command) -> None:
+    judged = judge(TARGET, "-n2", "-k", "interface.builds or lifecycle.end-twice")
+    passed(
+        judged,
+        "interface.builds-with-parallelism",
+        "interface.builds-with-defaults",
+        "lifecycle.end-twice-is-harmless",
+    )
+
+
+def test_xdist_agrees_with_one_process(judge: Command) -> None:
+    arguments = ("--executor=mine:Failing", "-k", "lifecycle or interface")
+    alone, together = judge(*arguments), judge(*arguments, "-n2")
+    assert alone.status == together.status == 1
+    assert alone.rules() == together.rules()
+    for verdict in ("failed", "blocked", "passed"):
+        assert list(alone.rules(verdict)) == list(together.rules(verdict))
+
+
+def test_k_takes_ids_and_words(judge: Command) -> None:
+    listed = judge(TARGET, "--collect-only", "-q", "-k", "lifecycle.end-twice or tells-its-parallelism")
+    assert listed.stdout.splitlines()[:2] == [
+        "interface::tells-its-parallelism",
+        "lifecycle::end-twice-is-harmless",
+    ]
+
+
+def test_x_stops_after_the_first_failure(judge: Command) -> None:
+    judged = judge("--executor=mine:Failing", "-x", "-k", "lifecycle")
+    assert judged.status == 1
+    assert list(judged.rules()) == [RULE]
+    assert "stopping after 1 failures" in judged.stdout
+
+
+def test_lf_repeats_what_failed(judge: Command) -> None:
+    selection = ("-k", "interface.builds or lifecycle.runs")
+    assert judge("--executor=mine:Failing", *selection).status == 1
+    again = judge("--executor=mine:Failing", "--lf", *selection)
+    assert again.status == 1
+    assert "1 failed" in again.stdout
+    assert "1 passed" not in again.stdout.splitlines()[-1]
+
+
+def test_lf_after_a_repair(judge: Command, mine: Path) -> None:
+    assert judge("--executor=mine:Failing", *ONE).status == 1
+    mine.write_text("from executor_reference import LocalExecutor as Failing\n")
+    passed(judge("--executor=mine:Failing", "--lf"))
+
+
+def test_v_names_each_rule_and_verdict(judge: Command) -> None:
+    judged = judge("--executor=mine:Failing", "-v", "-k", "interface.builds or lifecycle.runs or end-twice")
+    for line in (
+        "interface::builds-with-parallelism PASSED",
+        "lifecycle::runs-a-task FAILED",
+        "lifecycle::end-twice-is-harmless BLOCKED",
+    ):
+        assert line in judged.stdout
+
+
+def test_q_still_tells_the_verdict(judge: Command) -> None:
+    passed(judge(TARGET, "-qq", *ONE))
+
+
+def test_junitxml(judge: Command, pytester: pytest.Pytester) -> None:
+    judge("--executor=mine:Failing", "--junitxml=j.xml", "-k", "lifecycle.runs or end-twice")
+    suite = ElementTree.parse(pytester.path / "j.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "1")
+    cases = {case.get("name"): case for case in suite}
+    failure = cases["runs-a-task"].find("failure")
+    assert failure is not None
+    assert "'success' for task" in (failure.get("message") or "") + (failure.text or "")
+
+
+NOISY = """
+    from executor_reference import LocalExecutor
+
+    class Noisy(LocalExecutor):
+        def start(self):
+            print("hear me")
+            super().start()
+"""
+
+
+@pytest.mark.parametrize(("option", "heard"), [("-s", True), ("--capture=no", True), ("--capture=fd", False)])
+def test_s_shows_what_the_executor_prints(
+    judge: Command, pytester: pytest.Pytester, option: str, heard: bool
+) -> None:
+    pytester.makepyfile(noisy=NOISY)
+    judged = judge("--executor=noisy:Noisy", option, *ONE)
+    passed(judged)
+    assert ("hear me" in judged.stdout) is heard
+
+
+@pytest.mark.parametrize("option", ["--pdb", "--trace"])
+def test_debugger_sees_no_fault_where_there_is_none(judge: Command, option: str) -> None:
+    passed(judge(TARGET, option, *ONE))
+
+
+def test_pdb_stops_where_the_rule_was_broken(judge: Command) -> None:
+    judged = judge("--executor=mine:Failing", "--pdb", *ONE)
+    assert judged.status != 0
+    assert "entering PDB" in judged.stdout
+    assert judge.left_alive() == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-p", "no:cacheprovider"),
+        ("-p", "no:xdist"),
+        ("-p", "no:terminal"),
+        ("-p", "no:skipping"),
+        ("-p", "no:faulthandler"),
+        ("-p", "no:warnings"),
+        ("-p", "no:pytest_cov"),
+        ("-W", "error"),
+        ("--import-mode=importlib",),
+        ("--strict-markers", "--strict-config"),
+        ("-rA", "--durations=3"),
+        ("--tb=long",),
+        ("--maxfail=1",),
+    ],
+    ids=" ".join,
+)
+def test_options_that_must_not_matter(judge: Command, options: tuple[str, ...]) -> None:
+    judged = judge(TARGET, *options, *ONE)
+    assert judged.status == 0, judged.output
+    assert list(judged.rules("passed")) == [RULE]
+
+
+WARNING = """
+    import warnings
+    from executor_reference import LocalExecutor
+
+    class Warning(LocalExecutor):
+        def start(self):
+            warnings.warn("old", DeprecationWarning)
+            warnings.warn("odd")
+            super().start()
+"""
+
+
+@pytest.mark.parametrize("way", ["command line", "ini file"])
+def test_warnings_as_errors_are_for_the_tests_of_the_user(
+    judge: Command, pytester: pytest.Pytester, way: str
+) -> None:
+    pytester.makepyfile(warning=WARNING)
+    if way == "ini file":
+        pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    passed(judge("--executor=warning:Warning", *ONE, *(["-W", "error"] if way == "command line" else [])))
+
+
+def test_collect_only_runs_nothing(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(loud="open('imported', 'w').close()\nfrom executor_reference import LocalExecutor")
+    judged = judge("--executor=loud:LocalExecutor", "--collect-only", *ONE)
+    assert judged.status == 0
+    assert not (pytester.path / "imported").exists()
+    assert judged.report == {}
+
+
+COVERED = """
+    from executor_reference import LocalExecutor
+
+    class Covered(LocalExecutor):
+        def start(self):
+            super().start()
+
+        def terminate(self):
+            super().terminate()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n2",), ("--cov-branch",)], ids=["alone", "xdist", "branches"])
+def test_coverage_of_the_contained_processes(
+    judge: Command, pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
+    source = pytester.makepyfile(covered=COVERED)
+    judged = judge("--executor=covered:Covered", "--cov=covered", "--cov-report=json", *options, *ONE)
+    passed(judged)
+    files = json.loads((pytester.path / "coverage.json").read_text())["files"]
+    lines = source.read_text().splitlines()
+    (name, measured), *others = files.items()
+    assert (name, others) == ("covered.py", []), "only what the user asked for"
+    assert measured["missing_lines"] == [lines.index("        super().terminate()") + 1]
+    assert [path.name for path in pytester.path.glob(".coverage?*")] == []
+
+
+# -- the user's own tests ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_tests(pytester: pytest.Pytester) -> None:
+    """A folder of tests, as projects have it."""
+    pytester.mkdir("tests").joinpath("test_own.py").write_text("def test_own(): pass\n")
+
+
+@pytest.mark.usefixtures("own_tests")
+def test_own_tests_are_left_alone(judge: Command, pytester: pytest.Pytester) -> None:
+    assert "test_own" not in judge(TARGET, "--collect-only", "-q").stdout
+    pytester.makeini("[pytest]\ntestpaths = tests\n")
+    assert "test_own" not in judge(TARGET, "--collect-only", "-q").stdout
+
+
+@pytest.mark.usefixtures("own_tests")
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_own_tests_run_when_named(judge: Command, processes: str) -> None:
+    judged = judge(TARGET, "-k", f"test_own or {RULE}", "-v", processes, "tests")
+    passed(judged)
+    assert "2 passed" in judged.stdout
+
+
+def test_own_failures_count_for_the_exit_status(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_broken="def test_broken(): assert 0")
+    judged = judge(TARGET, "-k", f"test_broken or {RULE}", "test_broken.py")
+    assert judged.status == 1
+    assert judged.report["conformant"] is True
+
+
+@pytest.mark.usefixtures("own_tests")
+def test_without_executor_nothing_changes(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("-v")
+    assert result.ret == 0
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*conform*verdict*")
+
+
+# -- options of the suite ------------------------------------------------------------------------------------
+
+RECORDING = """
+    from executor_reference import LocalExecutor
+
+    def make(parallelism=1, **options):
+        with open("options", "a") as file:
+            file.write(f"{options}\\n")
+        return LocalExecutor(parallelism)
+"""
+
+
+def test_executor_options_are_toml(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(recording=RECORDING)
+    options = [
+        "a=1",
+        "b=1.5",
+        "c=true",
+        'd="x y"',
+        "e=[1, 2]",
+        "f=redis://host:1/0",
+        "g={k = 1}",
+        "h = spawn",
+    ]
+    judged = judge("--executor=recording:make", *(f"--executor-option={option}" for option in options), *ONE)
+    passed(judged)
+    wanted = {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+        "d": "x y",
+        "e": [1, 2],
+        "f": "redis://host:1/0",
+        "g": {"k": 1},
+        "h": "spawn",
+    }
+    assert judged.report["executor"]["options"] == wanted
+    assert set((pytester.path / "options").read_text().splitlines()) == {str(wanted)}
+
+
+def test_repeat_command_repeats_with_the_same_options(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        repeated="""
+        from mine import Failing
+
+        def make(parallelism=1, **options):
+            assert options == {"a": "x y", "b": [True, "z"], "c": {"d": 1}, "e": "true"}, options
+            return Failing(parallelism)
+        """
+    )
+    options = ['a="x y"', 'b=[true, "z"]', "c={d = 1}", 'e="true"']
+    judged = judge("--executor=repeated:make", *(f"--executor-option={option}" for option in options), *ONE)
+    assert list(judged.rules("failed")) == [RULE]
+    (command,) = (
+        line.removeprefix("  repeat").strip()
+        for line in judged.stdout.splitlines()
+        if line.startswith("  repeat")
+    )
+    again = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=pytester.path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert f"FAILED {RULE}" in again.stdout, again.stdout + again.stderr
+    assert "'success' for task p1" in again.stdout
+
+
+def test_named_adapter(judge: Command) -> None:
+    passed(judge("--executor=mine:make", "--executor-adapter=native", *ONE))
+
+
+def test_level_decides_the_exit_status(judge: Command) -> None:
+    selection = ("--executor=mine:Untidy", "-k", f"{RULE} or {SHOULD}")
+    must = judge(*selection)
+    assert (must.status, must.report["conformant"]) == (0, True)
+    assert "is conformant at level must" in must.stdout
+    should = judge(*selection, "--conformance-level=should")
+    assert (should.status, should.report["conformant"]) == (1, False)
+    assert "is NOT conformant at level should" in should.stdout
+    assert list(must.rules("failed")) == list(should.rules("failed")) == [SHOULD]
+
+
+def test_nothing_judged_is_not_conformant(judge: Command) -> None:
+    judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "lifecycle.end-before-start")
+    assert list(judged.rules("not_applicable"))
+    assert (judged.status, judged.report["conformant"]) == (1, False)
+
+
+def test_time_limit(judge: Command) -> None:
+    judged = judge(TARGET, "--conformance-time-limit=0.001", *ONE)
+    assert judged.status == 1
+    assert list(judged.rules("inconclusive")) == [RULE]
+
+
+# -- hooks ---------------------------------------------------------------------------------------------------
+
+HOOKS = """
+    import pathlib
+    import mine
+
+    def told(line):
+        with pathlib.Path(__file__).with_name("told").open("a") as file:
+            file.write(line + "\\n")
+
+    def pytest_conformance_build_executor(target, arguments):
+        executor = mine.make(**arguments)
+        told(f"built {target} {sorted(arguments)}")
+        return executor
+
+    def pytest_conformance_dispose_executor(executor):
+        told(f"disposed {type(executor).__name__}")
+"""
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_hooks_build_and_dispose(judge: Command, pytester: pytest.Pytester, processes: str) -> None:
+    pytester.makeconftest(HOOKS)
+    passed(judge("--executor=mine:Outer.Inner", processes, *ONE))
+    told = (pytester.path / "told").read_text().splitlines()
+    assert set(told) == {"built mine:Outer.Inner ['parallelism']", "disposed LocalExecutor"}
+    assert told.count("disposed LocalExecutor") == len(told) / 2, "each that was built"
+
+
+def test_build_hook_may_leave_it_to_the_suite(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("def pytest_conformance_build_executor(target, arguments): return None")
+    passed(judge(TARGET, *ONE))
+
+
+@pytest.mark.parametrize("fault", ["raise RuntimeError('no such container')", "import os; os._exit(3)"])
+def test_failing_dispose_hook_is_not_the_fault_of_the_executor(
+    judge: Command, pytester: pytest.Pytester, fault: str
+) -> None:
+    pytester.makeconftest(f"def pytest_conformance_dispose_executor(executor): {fault}")
+    judged = judge(TARGET, *ONE)
+    assert judged.rules("failed") == {}
+    assert judged.status != 0, "but it is told"
+    assert "dispose" in judged.output
+
+
+# -- ini keys ------------------------------------------------------------------------------------------------
+
+INI = """
+    [pytest]
+    executor = mine:make
+    executor_options =
+        start_method = "spawn"
+    executor_adapter = native
+    conformance_level = should
+    conformance_report =
+        out/a.json
+        out/b.md
+    conformance_time_limit = 100
+"""
+
+
+@pytest.mark.parametrize("folder", [".", "sub"])
+def test_ini_keys(judge: Command, pytester: pytest.Pytester, folder: str) -> None:
+    pytester.makeini(INI.replace("[pytest]", "[pytest]\n    pythonpath = ."))
+    pytester.mkdir("out")
+    pytester.mkdir("sub")
+    process = judge.start(*ONE, folder=pytester.path / folder)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stdout + stderr
+    report = json.loads((pytester.path / "out" / "a.json").read_text())
+    assert report["executor"]["options"] == {"start_method": "spawn"}
+    assert "mine:make is conformant at level should" in stdout
+    assert (pytester.path / "out" / "b.md").read_text().startswith("# mine:make: conformant\n")
+
+
+def test_command_line_wins_over_ini(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makeini(INI)
+    pytester.mkdir("out")
+    judged = judge(
+        "--executor=mine:Untidy",
+        "--executor-option=start_method=fork",
+        "--conformance-level=must",
+        "-k",
+        f"{RULE} or {SHOULD}",
+    )
+    assert judged.status == 0
+    assert judged.report["executor"]["target"] == "mine:Untidy"
+    assert judged.report["executor"]["options"] == {"start_method": "fork"}
+    assert os.listdir(pytester.path / "out") == []
+
+
+def test_pyproject(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyprojecttoml(
+        '[tool.pytest.ini_options]\nexecutor = "mine:make"\nexecutor_options = ["start_method = \'spawn\'"]\n'
+    )
+    judged = judge(*ONE)
+    passed(judged)
+    assert judged.report["executor"]["options"] == {"start_method": "spawn"}
+
+
+# -- reports -------------------------------------------------------------------------------------------------
+
+
+def test_several_reports_at_once(judge: Command, pytester: pytest.Pytester) -> None:
+    judged = judge(
+        "--executor=mine:Failing",
+        "-k",
+        "lifecycle.runs or end-twice",
+        "--conformance-report=a.json",
+        "--conformance-report=b.md",
+    )
+    assert json.loads((pytester.path / "a.json").read_text()) == judged.report
+    markdown = (pytester.path / "b.md").read_text()
+    assert markdown.startswith("# mine:Failing: not conformant\n")
+    assert RULE in markdown
+
+
+@pytest.mark.parametrize(
+    "target", ["mine:Failing", "mine:Outer.Inner", "concurrent.futures:ThreadPoolExecutor"]
+)
+def test_json_report_is_as_its_schema_says(judge: Command, target: str) -> None:
+    judged = judge(f"--executor={target}", "-k", "interface or lifecycle")
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(judged.report, schema(), cls=jsonschema.Draft202012Validator)
+    totals = {verdict: 0 for counts in judged.report["summary"].values() for verdict in counts}
+    for counts in judged.report["summary"].values():
+        for verdict, count in counts.items():
+            totals[verdict] += count
+    for verdict, count in totals.items():
+        assert len(judged.rules(verdict)) == count
+
+
+# -- what cannot be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--executor=min:make"], ["'min'", "did you mean 'mine'?"]),
+        (["--executor=mine.deep:make"], ["'mine.deep:make'", "'mine.deep'"]),
+        (["--executor=mine:mak"], ["'mak'", "did you mean 'make'?"]),
+        (["--executor=mine:Outer.Iner"], ["'Iner'", "did you mean 'Inner'?"]),
+        (["--executor=mine.make"], ["'mine.make'", "did you mean mine:make?"]),
+        (["--executor=mine"], ["'mine'", "module:Class"]),
+        (["--executor=mine:"], ["'mine:'", "module:Class"]),
+        (["--executor="], ["--executor", "module:Class"]),
+        (["--executor=mine:VALUE"], ["42", "cannot be called"]),
+        (["--executor=mine:NoFamily"], ["NoFamily", "execute_async", "--executor-adapter"]),
+        (["--executor=mine:make", "--executor-adapter=natve"], ["'natve'", "did you mean 'native'?"]),
+        (["--executor=mine:make", "--conformance-level=shoud"], ["'shoud'", "did you mean 'should'?"]),
+        (["--executor=mine:make", "--conformance-report=x.jsn"], ["'x.jsn'", ".json"]),
+        (["--executor=mine:make", "--conformance-report=x"], ["'x'", ".json"]),
+        (["--executor=mine:make", "--conformance-report=no/x.json"], ["/no'", "no directory"]),
+        (["--executor=mine:make", "--executor-option=a"], ["'a'", "KEY=VALUE"]),
+        (["--executor=mine:make", "--executor-option=a=[1"], ["'[1'", "TOML"]),
+        (["--executor=mine:make", "--executor-option=1a=1"], ["'1a=1'", "KEY=VALUE"]),
+        (
+            ["--executor=mine:make", "--executor-option=parallelism=2"],
+            ["parallelism=2", "chosen by each rule"],
+        ),
+        (["--executor=mine:make", "--conformance-time-limit=long"], ["'long'", "seconds"]),
+        (["--executor=mine:make", "--conformance-time-limit=nan"], ["'nan'", "seconds"]),
+        (["--explain", "lifecycle.runs-a-tsk"], ["'lifecycle.runs-a-tsk'", f"did you mean '{RULE}'?"]),
+        (
+            ["--executor=mine:make", "-k", "lifecycle.runs-a-tsk"],
+            ["'lifecycle.runs-a-tsk'", f"did you mean '{RULE}'?"],
+        ),
+        (["--executor=mine:make", "-k", "lifecycle.runs-a-tsk", "-n2"], [f"did you mean '{RULE}'?"]),
+        (
+            ["--executor=mine:make", "-k", "lifecycle.runs-a-tsk", "-pno:cacheprovider"],
+            [f"did you mean '{RULE}'?"],
+        ),
+        (["--executor=mine:make", "-k", "lifecycle.runs-a-tsk", "--lf"], [f"did you mean '{RULE}'?"]),
+        (
+            ["--executor=mine:make", "-k", f"{RULE} or lifecycle.end-twce-is-harmless"],
+            ["lifecycle.end-twice-is-harmless"],
+        ),
+        (["--executor=mine:make", "-k", "nosuch"], ["no rule is selected", "'nosuch'"]),
+        (["--executor=mine:make", "-m", "nosuch"], ["no rule is selected", "'nosuch'"]),
+        (["--executor=mine:make", *ONE, "--deselect=lifecycle::runs-a-task"], ["no rule is selected"]),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if value[0].startswith("-") else "",
+)
+def test_usage_errors(judge: Command, arguments: list[str], parts: list[str]) -> None:
+    process = judge.start(*arguments)
+    stdout, stderr = process.communicate()
+    output = stdout + stderr
+    assert process.returncode == 4, output
+    lines = [line for line in output.splitlines() if line.startswith("ERROR: ")]
+    assert len(lines) == 1, output
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+    assert "conformant at level" not in output, "no verdict where nothing was judged"
+    assert judge.left_alive() == []
+    assert judge.left_in_tmp() == []
+
+
+def test_module_with_an_error_shows_the_error(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(erring="import nosuchmodule")
+    judged = judge("--executor=erring:Executor")
+    assert judged.status == 4
+    assert "importing erring failed: ModuleNotFoundError: No module named 'nosuchmodule'" in judged.stderr
+    assert len(judged.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_option_is_told_by_the_rule(judge: Command) -> None:
+    judged = judge("--executor=mine:make", "--executor-option=nosuch=1", *ONE)
+    assert judged.status == 1
+    ((rule, message),) = judged.rules("failed").items()
+    assert rule == "interface.builds-with-parallelism"
+    assert "nosuch" in message
+
+
+# -- the specification on the terminal -----------------------------------------------------------------------
+
+
+def test_explain(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--explain", RULE)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [f"{RULE}  (rule 2.1, must)", "*", "Why", "Likely causes", "Origin"], consecutive=False
+    )
+
+
+def test_list_of_rules(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--conformance-rules")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["interface", "lifecycle", f"  2.1 *must *{RULE}", "* rules; --explain RULE *"]
+    )
+
+
+# -- cost for those who do not use it ------------------------------------------------------------------------
+
+
+def test_plugin_imports_next_to_nothing() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import executor_conformance.plugin;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert set(imported) <= {"executor_conformance", "executor_conformance.plugin"}
+
+
+def test_a_session_without_executor_imports_only_the_hooks(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_own="""
+        import sys
+
+        def test_own():
+            ours = {name for name in sys.modules if name.startswith("executor_conformance")}
+            assert ours == {
+                "executor_conformance", "executor_conformance.plugin", "executor_conformance.plugin.hooks"
+            }
+            assert "psutil" not in sys.modules or "xdist" in sys.modules
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
+
+
+def test_the_repository_is_where_the_tests_think(mine: Path) -> None:
+    assert (REPOSITORY / "fixtures" / "hostile").is_dir()

@@ -1,0 +1,747 @@
+"""The reference executor, by each of its start methods.
+
+Nothing here sleeps: a task says through a FIFO that it runs, and goes on when the test opens another.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks
+from executor_reference import LocalExecutor, TaskKey
+from executor_reference.snapshot import SnapshotLauncher
+
+#: Only a broken executor is waited for as long as this.
+PATIENCE_S = 30.0
+
+
+class Fixture:
+    """An executor that is ended whatever happens, and what its tasks meet at."""
+
+    def __init__(self, method: str, folder: Path) -> None:
+        self.method = method
+        self.folder = folder
+        self._executors: list[LocalExecutor] = []
+        self._gates: list[int] = []
+
+    def started(self, parallelism: int = 2) -> LocalExecutor:
+        executor = LocalExecutor(parallelism, self.method)
+        self._executors.append(executor)
+        executor.start()
+        return executor
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def fifo(self, name: str) -> str:
+        os.mkfifo(self.path(name))
+        return self.path(name)
+
+    def open_gate(self, path: str) -> None:
+        self._gates.append(os.open(path, os.O_RDWR))
+
+    def close(self) -> None:
+        for executor in self._executors:
+            executor.terminate()
+        for gate in self._gates:
+            os.close(gate)
+
+
+@pytest.fixture(params=["fork", "spawn", "snapshot"])
+def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
+    fixture = Fixture(request.param, tmp_path)
+    yield fixture
+    fixture.close()
+
+
+class Ready:
+    """A FIFO through which tasks tell that they run."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._text = ""
+
+    def pids(self, count: int) -> list[int]:
+        """Those of the next ``count`` tasks, as each told them."""
+        while self._text.count("\n") < count:
+            assert select.select([self._descriptor], [], [], PATIENCE_S)[0], (
+                f"{count} tasks to run, saw {self._text!r}"
+            )
+            self._text += os.read(self._descriptor, 1 << 12).decode()
+        lines = self._text.split("\n")
+        self._text = "\n".join(lines[count:])
+        return [int(pid) for line in lines[:count] for pid in line.split()]
+
+    def is_silent(self) -> bool:
+        return not self._text and not select.select([self._descriptor], [], [], 0)[0]
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@pytest.fixture
+def ready(local: Fixture) -> Iterator[Ready]:
+    ready = Ready(local.fifo("ready"))
+    yield ready
+    ready.close()
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The task as an argv that may be run in a forked child."""
+    return [sys.executable, "-m", "tasks", name, *arguments]
+
+
+def key(number: int = 1, **fields: Any) -> TaskKey:
+    return TaskKey("dag", f"task-{number}", "run")._replace(**fields)
+
+
+def outcome_of(executor: LocalExecutor, command: Any) -> tuple[str, str | None]:
+    """Run one task to its end, and the executor with it."""
+    executor.execute_async(key(), command)
+    executor.end()
+    (event,) = executor.get_event_buffer().values()
+    return event
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def await_death(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], PATIENCE_S)[0], f"process {pid} lives on"
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(autouse=True)
+def nothing_hangs() -> Iterator[None]:
+    """A call that never returns is a failure, and not the end of the run."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"no end after {2 * PATIENCE_S:.0f} s")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 2 * PATIENCE_S, PATIENCE_S)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(autouse=True)
+def modules_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(tasks.__file__))
+
+
+# -- what runs, and how it is reported -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(module("nothing"), id="module"),
+        pytest.param(tuple(module("nothing")), id="tuple"),
+        pytest.param(["/bin/sh", "-c", "exit 0"], id="program"),
+        pytest.param(["true"], id="program-on-the-path"),
+        pytest.param([sys.executable, "-c", "pass"], id="interpreter"),
+        pytest.param(tasks.nothing, id="callable"),
+        pytest.param(functools.partial(tasks.leave, "0"), id="callable-that-exits-with-0"),
+        pytest.param(module("leave", "0"), id="module-that-exits-with-0"),
+    ],
+)
+def test_success(local: Fixture, command: Any) -> None:
+    assert outcome_of(local.started(), command) == ("success", None)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        pytest.param(module("leave", "3"), "exit status 3", id="module-exits"),
+        pytest.param(module("leave", "255"), "exit status 255", id="exit-status-255"),
+        pytest.param(module("leave", "-1"), "exit status 255", id="exit-status-below-0"),
+        pytest.param(module("leave", "a text"), "exit status 1", id="exits-with-a-text"),
+        pytest.param(module("leave_hard", "7"), "exit status 7", id="os-exit"),
+        pytest.param(["/bin/sh", "-c", "exit 9"], "exit status 9", id="program-exits"),
+        pytest.param(functools.partial(tasks.leave, "4"), "exit status 4", id="callable-exits"),
+        pytest.param(module("die_of", "9"), "killed by SIGKILL", id="killed"),
+        pytest.param(module("die_of", "15"), "killed by SIGTERM", id="terminated"),
+        pytest.param(
+            module("die_of", str(signal.SIGRTMIN + 3)),
+            f"killed by signal {signal.SIGRTMIN + 3}",
+            id="realtime",
+        ),
+        pytest.param(functools.partial(tasks.die_of, "11"), "killed by SIGSEGV", id="callable-crashes"),
+    ],
+)
+def test_failure_has_a_reason(local: Fixture, command: Any, reason: str) -> None:
+    assert outcome_of(local.started(), command) == ("failed", reason)
+
+
+@pytest.mark.parametrize("command", [module("fail"), tasks.fail], ids=["module", "callable"])
+def test_an_exception_is_the_reason_where_the_task_was_forked(local: Fixture, command: Any) -> None:
+    reason = "exit status 1" if local.method == "spawn" else "RuntimeError: on purpose"
+    assert outcome_of(local.started(), command) == ("failed", reason)
+
+
+def test_a_program_that_cannot_be_executed_fails(local: Fixture) -> None:
+    plain = Path(local.path("plain"))
+    plain.write_text("#!/bin/sh\n")
+    executor = local.started()
+    executor.execute_async(key(1), ["/nonexistent/program"])
+    executor.execute_async(key(2), ["no-such-program-on-the-path"])
+    executor.execute_async(key(3), [str(plain)])
+    executor.execute_async(key(4), [str(local.folder)])
+    executor.end()
+    events = executor.get_event_buffer()
+    for number, error in (
+        (1, "FileNotFoundError"),
+        (2, "FileNotFoundError"),
+        (3, "PermissionError"),
+        (4, "PermissionError"),
+    ):
+        state, reason = events[key(number)]
+        assert state == "failed"
+        assert reason is not None
+        assert reason.startswith(error)
+
+
+def test_a_module_that_is_not_there_fails(local: Fixture) -> None:
+    state, reason = outcome_of(local.started(), [sys.executable, "-m", "no_such_module_at_all"])
+    assert state == "failed"
+    assert reason
+    if local.method != "spawn":
+        assert "no_such_module_at_all" in reason
+
+
+def test_a_long_reason_is_cut_and_blocks_nothing(local: Fixture) -> None:
+    state, reason = outcome_of(local.started(), ["/" + "x" * 100_000])
+    assert state == "failed"
+    assert reason is not None
+    assert len(reason) <= 2000
+
+
+def test_arguments_arrive_as_they_were_given(local: Fixture) -> None:
+    words = ["", " two words ", "$HOME `id` *", "line\nbreak", "ünïcode ☃"]
+    path = local.path("description")
+    executor = local.started()
+    executor.execute_async(key(), [*module("describe", path), *words])
+    executor.end()
+    # ``describe`` takes one argument, so the task fails; what it was called with is what counts
+    assert executor.get_event_buffer()[key()][0] == "failed"
+    executor = local.started()
+    script = f"import json, sys; json.dump(sys.argv[1:], open({path!r}, 'w'))"
+    assert outcome_of(executor, [sys.executable, "-c", script, *words]) == ("success", None)
+    assert json.loads(Path(path).read_text()) == words
+
+
+def test_a_large_callable_travels_whole(local: Fixture) -> None:
+    path = local.path("size")
+    call = functools.partial(tasks.measure, b"x" * (3 << 20), path)
+    assert outcome_of(local.started(), call) == ("success", None)
+    assert Path(path).read_text() == f"{3 << 20}\n"
+
+
+def test_many_tasks_lose_nothing(local: Fixture) -> None:
+    executor = local.started(parallelism=8)
+    for number in range(60):
+        executor.execute_async(key(number), ["true" if number % 3 else "false"])
+    executor.end()
+    events = executor.get_event_buffer()
+    assert {k: state for k, (state, _) in events.items()} == {
+        key(number): "success" if number % 3 else "failed" for number in range(60)
+    }
+
+
+# -- slots and order -----------------------------------------------------------------------------------------
+
+
+def test_slots_and_running_follow_the_tasks(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started(parallelism=2)
+    assert (executor.slots_occupied, executor.slots_available) == (0, 2)
+    for number in (1, 2, 3):
+        executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
+    ready.pids(2)
+    executor.sync()
+    assert executor.running == {key(1), key(2)}
+    assert set(executor.queued_tasks) == {key(3)}
+    assert (executor.slots_occupied, executor.slots_available) == (3, -1)
+    assert ready.is_silent()
+    assert executor.get_event_buffer() == {}
+    local.open_gate(gate)
+    executor.end()
+    assert executor.running == set()
+    assert not executor.queued_tasks
+    assert (executor.slots_occupied, executor.slots_available) == (0, 2)
+    assert executor.get_event_buffer() == dict.fromkeys([key(1), key(2), key(3)], ("success", None))
+
+
+def test_without_a_limit_all_run_at_once(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started(parallelism=0)
+    for number in range(12):
+        executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
+    assert len(set(ready.pids(12))) == 12
+    assert executor.slots_available > 10**6
+    local.open_gate(gate)
+    executor.end()
+    assert len(executor.get_event_buffer()) == 12
+
+
+def test_the_highest_priority_first_and_the_first_come_among_equals(local: Fixture) -> None:
+    path = local.path("order")
+    executor = local.started(parallelism=1)
+    for number, priority in enumerate([2, 10, 2, -1, 5, 10]):
+        executor.queue_command(key(number), module("append", path, f"{priority}:{number}"), priority=priority)
+    assert executor.running == set(), "queue_command() starts nothing itself"
+    executor.heartbeat()
+    assert executor.running == {key(1)}
+    executor.end()
+    assert Path(path).read_text().split() == ["10:1", "10:5", "5:4", "2:0", "2:2", "-1:3"]
+
+
+def test_sync_returns_while_tasks_run(local: Fixture, ready: Ready) -> None:
+    executor = local.started()
+    executor.execute_async(key(), module("wait_at", local.path("ready"), local.fifo("gate")))
+    ready.pids(1)
+    for _ in range(3):
+        executor.sync()
+        executor.heartbeat()
+    assert executor.get_event_buffer() == {}
+
+
+# -- the event buffer ----------------------------------------------------------------------------------------
+
+
+def test_an_event_is_returned_once_and_the_filter_leaves_the_rest(local: Fixture) -> None:
+    executor = local.started()
+    wanted, other = key(1, dag_id="wanted"), key(1, dag_id="other")
+    plain, text = ("wanted", 7), "no tuple at all"
+    for one in (wanted, other, plain, text):
+        executor.execute_async(one, ["true"])
+    executor.end()
+    assert set(executor.get_event_buffer(["wanted"])) == {wanted, plain}
+    assert set(executor.get_event_buffer(["wanted"])) == set()
+    assert set(executor.get_event_buffer()) == {other, text}
+    assert executor.get_event_buffer() == {}
+
+
+def test_the_next_try_and_the_same_try_again(local: Fixture) -> None:
+    executor = local.started()
+    second = key(1, try_number=2)
+    executor.execute_async(key(1), ["false"])
+    executor.execute_async(second, ["true"])
+    executor.end()
+    assert executor.get_event_buffer() == {key(1): ("failed", "exit status 1"), second: ("success", None)}
+    executor = local.started()
+    for command, state in ((["false"], "failed"), (["true"], "success")):
+        executor.execute_async(key(1), command)
+        while executor.running:
+            select.select([task.fileno() for task in executor._tasks.values()], [], [], PATIENCE_S)
+            executor.sync()
+        assert executor.get_event_buffer()[key(1)][0] == state
+
+
+# -- refusals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallelism", [-1, True, 1.5, "4", None, float("nan")], ids=repr)
+def test_a_parallelism_that_is_none_is_refused(parallelism: Any) -> None:
+    with pytest.raises(ValueError, match="parallelism") as refusal:
+        LocalExecutor(parallelism)
+    assert repr(parallelism) in str(refusal.value)
+
+
+def test_a_start_method_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of fork, spawn, snapshot, got 'forkserver'"):
+        LocalExecutor(start_method="forkserver")
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        pytest.param(None, TypeError, id="none"),
+        pytest.param("echo hello", TypeError, id="text"),
+        pytest.param(["echo", 1], TypeError, id="number-in-it"),
+        pytest.param([], ValueError, id="empty"),
+        pytest.param([""], ValueError, id="empty-word"),
+        pytest.param(["echo", "a\0b"], ValueError, id="null-character"),
+        pytest.param(tasks.coroutine, TypeError, id="coroutine-function"),
+        pytest.param(functools.partial(tasks.coroutine), TypeError, id="partial-of-one"),
+        pytest.param(tasks.CallsACoroutine(), TypeError, id="object-of-one"),
+    ],
+)
+def test_what_is_no_command_is_refused_and_leaves_no_trace(
+    local: Fixture, command: Any, error: type[Exception]
+) -> None:
+    executor = local.started()
+    with pytest.raises(error):
+        executor.execute_async(key(), command)
+    assert executor.slots_occupied == 0
+    assert outcome_of(executor, ["true"]) == ("success", None)
+
+
+def test_a_callable_that_cannot_travel_is_refused(local: Fixture) -> None:
+    executor = local.started()
+    if local.method == "fork":
+        assert outcome_of(executor, lambda: None) == ("success", None)
+        return
+    with pytest.raises(Exception, match="lambda"):
+        executor.execute_async(key(), lambda: None)
+    assert executor.slots_occupied == 0
+
+
+def test_a_key_in_flight_is_refused(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started(parallelism=1)
+    for number in (1, 2):
+        executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
+    ready.pids(1)
+    for number in (1, 2):
+        with pytest.raises(ValueError, match="in flight"):
+            executor.execute_async(key(number), ["true"])
+    assert executor.slots_occupied == 2
+
+
+def test_nothing_is_taken_before_the_start_and_after_the_end(local: Fixture) -> None:
+    executor = LocalExecutor(2, local.method)
+    with pytest.raises(RuntimeError, match="not running"):
+        executor.execute_async(key(), ["true"])
+    executor.start()
+    with pytest.raises(RuntimeError, match="before"):
+        executor.start()
+    executor.end()
+    with pytest.raises(RuntimeError, match="not running"):
+        executor.queue_command(key(), ["true"])
+    assert executor.get_event_buffer() == {}
+
+
+# -- the end -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [LocalExecutor.end, LocalExecutor.terminate], ids=["end", "terminate"])
+def test_the_end_may_come_at_any_time_and_again(
+    local: Fixture, call: Callable[[LocalExecutor], None]
+) -> None:
+    never_started = LocalExecutor(2, local.method)
+    call(never_started)
+    executor = local.started()
+    executor.execute_async(key(), ["true"])
+    call(executor)
+    events = executor.get_event_buffer()
+    assert list(events) == [key()]
+    for again in (call, LocalExecutor.end, LocalExecutor.terminate):
+        again(executor)
+    assert executor.get_event_buffer() == {}
+
+
+def test_the_end_finishes_what_waits(local: Fixture) -> None:
+    path = local.path("done")
+    executor = local.started(parallelism=1)
+    for number in range(5):
+        executor.execute_async(key(number), module("append", path, str(number)))
+    executor.end()
+    assert Path(path).read_text().split() == ["0", "1", "2", "3", "4"]
+    assert len(executor.get_event_buffer()) == 5
+
+
+def test_terminate_kills_the_stubborn_with_their_children(local: Fixture, ready: Ready) -> None:
+    executor = local.started(parallelism=1)
+    executor.execute_async(key(1), module("wait_stubbornly", local.path("ready"), local.fifo("gate")))
+    executor.execute_async(key(2), module("nothing"))
+    task, child = ready.pids(1)
+    executor.terminate()
+    await_death(task)
+    await_death(child)
+    assert executor.get_event_buffer() == {
+        key(1): ("failed", "killed by SIGKILL"),
+        key(2): ("failed", "terminated before it started"),
+    }
+    assert executor.slots_occupied == 0
+
+
+def test_terminate_kills_what_has_only_just_started(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started(parallelism=2)
+    for number in (1, 2):
+        executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
+    pids = ready.pids(2)
+    executor.terminate()  # with no pump since they were submitted
+    for pid in pids:
+        await_death(pid)
+    assert executor.get_event_buffer() == dict.fromkeys([key(1), key(2)], ("failed", "killed by SIGKILL"))
+
+
+def test_terminate_does_not_rewrite_how_a_task_had_ended(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started()
+    executor.execute_async(key(), module("wait_at", local.path("ready"), gate))
+    (task,) = ready.pids(1)
+    executor.sync()
+    local.open_gate(gate)
+    await_death(task)
+    select.select([executor._tasks[key()].fileno()], [], [], PATIENCE_S)
+    executor.terminate()
+    assert executor.get_event_buffer() == {key(): ("success", None)}
+
+
+def test_nothing_is_left_in_the_host(local: Fixture) -> None:
+    def cycle() -> None:
+        executor = LocalExecutor(2, local.method)
+        executor.start()
+        executor.execute_async(key(1), module("nothing"))
+        executor.execute_async(key(2), tasks.fail)
+        executor.end()
+        assert len(executor.get_event_buffer()) == 2
+
+    def belongings() -> dict[str, object]:
+        gc.collect()
+        return {
+            "descriptors": sorted(os.listdir("/proc/self/fd")),
+            "children": Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split(),
+            "threads": threading.active_count(),
+            "frozen": gc.get_freeze_count(),
+        }
+
+    cycle()
+    after_one = belongings()
+    for _ in range(3):
+        cycle()
+    assert belongings() == after_one
+
+
+def test_two_executors_do_not_meet(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    one, other = local.started(), local.started()
+    other.execute_async(key(1), module("wait_at", local.path("ready"), gate))
+    ready.pids(1)
+    one.execute_async(key(2), ["true"])
+    one.end()
+    assert list(one.get_event_buffer()) == [key(2)]
+    assert other.running == {key(1)}
+    local.open_gate(gate)
+    other.end()
+    assert other.get_event_buffer() == {key(1): ("success", None)}
+
+
+def test_tasks_die_with_their_host(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    host = os.fork()
+    if host == 0:
+        try:
+            executor = LocalExecutor(2, local.method)
+            executor.start()
+            executor.execute_async(key(), module("wait_at", local.path("ready"), gate))
+            signal.pause()
+        finally:
+            os._exit(1)
+    (task,) = ready.pids(1)
+    os.kill(host, signal.SIGKILL)
+    os.waitpid(host, 0)
+    await_death(task)
+
+
+# -- what a task finds ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def description(local: Fixture, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a task wrote down that was started from a host full of settings of its own."""
+    monkeypatch.setattr(tasks, "SEEN_IN_THE_HOST", True)
+    path = local.path("description")
+    inheritable = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(inheritable, True)
+    private = os.open(__file__, os.O_RDONLY)
+    previous = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        executor = local.started()
+        call = functools.partial(tasks.describe, path)
+        assert outcome_of(executor, call) == ("success", None)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), previous, strict=True):
+            signal.signal(number, handler)
+        os.close(private)
+        os.close(inheritable)
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return {**found, "inheritable": str(inheritable), "method": local.method}
+
+
+def test_a_task_leads_a_session_of_its_own(description: dict[str, Any]) -> None:
+    assert description["session"] == description["group"] == description["pid"] != os.getpid()
+
+
+def test_a_task_dies_with_what_forked_it(description: dict[str, Any]) -> None:
+    assert description["death_signal"] == signal.SIGKILL
+    assert (description["parent"] == os.getpid()) is (description["method"] != "snapshot")
+
+
+def test_a_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]) -> None:
+    python_ignores = {signal.SIGPIPE, signal.SIGXFSZ}
+    ignored = {number for number in signal.valid_signals() if description["ignored"] >> (number - 1) & 1}
+    assert ignored <= python_ignores
+    assert signal.SIGPIPE in ignored
+    assert description["interrupt"]
+    assert description["blocked"] == 0
+
+
+def test_a_task_has_an_empty_input_and_only_inheritable_descriptors(description: dict[str, Any]) -> None:
+    assert description["input"] == ""
+    others = {number: name for number, name in description["descriptors"].items() if int(number) > 2}
+    assert description["inheritable"] in others
+    assert not [name for name in others.values() if name == __file__]
+    assert not [name for name in others.values() if name.startswith(("socket:", "anon_inode:"))]
+
+
+def test_whether_a_task_was_forked_shows_in_its_memory(description: dict[str, Any]) -> None:
+    assert description["forked"] is (description["method"] != "spawn")
+    assert description["directory"] == os.getcwd()
+
+
+def test_what_a_task_has_printed_is_written_at_its_end(local: Fixture) -> None:
+    path = local.path("output")
+    assert outcome_of(local.started(), module("print_without_a_newline", path)) == ("success", None)
+    assert Path(path).read_text() == "buffered"
+
+
+def test_a_task_ends_as_an_interpreter_does(local: Fixture) -> None:
+    path = local.path("order")
+    assert outcome_of(local.started(), module("end_in_a_thread", path)) == ("success", None)
+    assert Path(path).read_text().split("\n")[:2] == ["thread", "at exit"]
+
+
+def test_a_task_does_not_run_what_the_host_does_at_exit(
+    local: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import atexit
+
+    path = local.path("exit-of-the-host")
+    atexit.register(tasks.append, path, str(os.getpid()))
+    try:
+        executor = local.started()
+        assert outcome_of(executor, tasks.nothing) == ("success", None)
+    finally:
+        atexit.unregister(tasks.append)
+    assert not os.path.exists(path)
+
+
+# -- when something is short or dies -------------------------------------------------------------------------
+
+
+def test_a_task_that_cannot_be_started_fails_and_the_next_one_runs(local: Fixture) -> None:
+    executor = local.started()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    fillers = [os.open(os.devnull, os.O_RDONLY)]
+    while fillers[-1] < used:
+        fillers.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1, hard))
+    try:
+        executor.execute_async(key(1), ["true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    state, reason = executor.get_event_buffer()[key(1)]
+    assert state == "failed"
+    assert reason is not None
+    assert reason.startswith("it could not be started")
+    assert outcome_of(executor, ["true"]) == ("success", None)
+
+
+def test_a_killed_task_takes_nobody_with_it(local: Fixture, ready: Ready) -> None:
+    gate = local.fifo("gate")
+    executor = local.started()
+    for number in (1, 2):
+        executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
+    first, second = ready.pids(2)
+    os.kill(first, signal.SIGKILL)
+    await_death(first)
+    local.open_gate(gate)
+    executor.end()
+    assert not is_alive(second)
+    events = executor.get_event_buffer()
+    assert sorted(event for event, _ in events.values()) == ["failed", "success"]
+    assert ("failed", "killed by SIGKILL") in events.values()
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Iterator[Fixture]:
+    fixture = Fixture("snapshot", tmp_path)
+    yield fixture
+    fixture.close()
+
+
+def snapshot_pid(executor: LocalExecutor) -> int:
+    assert isinstance(executor._launcher, SnapshotLauncher)
+    return executor._launcher._pid
+
+
+def test_when_the_snapshot_is_killed_its_tasks_fail_and_another_comes(snapshot: Fixture) -> None:
+    ready = Ready(snapshot.fifo("ready"))
+    executor = snapshot.started()
+    executor.execute_async(key(1), module("wait_at", snapshot.path("ready"), snapshot.fifo("gate")))
+    (task,) = ready.pids(1)
+    killed = snapshot_pid(executor)
+    os.kill(killed, signal.SIGKILL)
+    await_death(task)
+    executor.execute_async(key(2), ["true"])
+    assert snapshot_pid(executor) != killed
+    executor.end()
+    ready.close()
+    assert executor.get_event_buffer() == {
+        key(1): ("failed", "the snapshot process that had forked it died"),
+        key(2): ("success", None),
+    }
+
+
+@pytest.mark.parametrize("call", [LocalExecutor.end, LocalExecutor.terminate], ids=["end", "terminate"])
+def test_the_end_comes_also_when_the_snapshot_is_gone(
+    snapshot: Fixture, call: Callable[[LocalExecutor], None]
+) -> None:
+    executor = snapshot.started()
+    os.kill(snapshot_pid(executor), signal.SIGKILL)
+    call(executor)
+    call(executor)
+    assert executor.get_event_buffer() == {}
+
+
+def test_the_snapshot_leaves_with_its_host(snapshot: Fixture) -> None:
+    read, write = os.pipe()
+    host = os.fork()
+    if host == 0:
+        try:
+            executor = LocalExecutor(2, "snapshot")
+            executor.start()
+            os.write(write, f"{snapshot_pid(executor)}\n".encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        snapshot_process = int(pipe.readline())
+    os.kill(host, signal.SIGKILL)
+    os.waitpid(host, 0)
+    await_death(snapshot_process)
