@@ -549,7 +549,7 @@ def test_json_report_is_as_its_schema_says(judge: Command, target: str) -> None:
         assert len(judged.rules(verdict)) == count
 
 
-# -- what cannot be --------------------------------------------------------------------------------------------
+# -- what cannot be ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
