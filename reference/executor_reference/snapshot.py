@@ -89,6 +89,7 @@ class _Grandchild(RunningTask):
         self._snapshot = snapshot
         self._pid: int | None = None
         self._reason: str | None = None
+        self._ending: Ending | None = None
         # readable when the task has news, or when the snapshot is gone and there will be none
         self._either = select.epoll()
         self._either.register(pipe.fileno(), select.EPOLLIN)
@@ -98,6 +99,11 @@ class _Grandchild(RunningTask):
         return self._either.fileno()
 
     def ending(self) -> Ending | None:
+        if self._ending is None:
+            self._ending = self._take_news()
+        return self._ending
+
+    def _take_news(self) -> Ending | None:
         lost = _has_ended(self._snapshot)  # looked at first: what it sent before it died counts
         while self._pipe.poll(0):
             try:
@@ -114,9 +120,9 @@ class _Grandchild(RunningTask):
         return Ending("the snapshot process that had forked it died") if lost else None
 
     def kill(self) -> None:
-        while self._pid is None and self.ending() is None:
+        while self.ending() is None and self._pid is None:  # it may not have been forked yet
             select.select([self._either], [], [])
-        if self._pid is not None:
+        if self._ending is None and self._pid is not None:
             kill_session(self._pid)
 
     def close(self) -> None:

@@ -209,7 +209,7 @@ def a_returned_buffer_is_the_callers(trial: Trial) -> None:
     """The dict that ``get_event_buffer`` returned does not change afterwards.
 
     Why: the scheduler keeps it while it works through the events, and more arrive meanwhile.
-    Likely causes: the internal dict itself is returned and cleared or filled again later.
+    Likely causes: the internal dict itself is returned and filled again; it is cleared after it was returned.
     Origin: Airflow's BaseExecutor hands out the old dict and makes a new one.
     """
     subject = trial.started()
@@ -364,7 +364,7 @@ def leaves_the_command_alone(trial: Trial) -> None:
     """The caller's command is not changed.
 
     Why: callers keep commands to run them again on the next try.
-    Likely causes: words are popped off, or inserted into, the list that was passed instead of a copy.
+    Likely causes: words are popped off the list that was passed; words are inserted into it.
     Origin: the contract.
     """
     subject = trial.started()

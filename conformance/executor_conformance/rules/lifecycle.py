@@ -228,7 +228,7 @@ def end_before_start_is_harmless(trial: Trial) -> None:
 
     Why: schedulers end their executors in a ``finally`` clause, also when the start failed; an error there
     hides the first one.
-    Likely causes: end() uses what only start() makes.
+    Likely causes: end() uses an attribute that only start() sets; it sends pills to a queue that is missing.
     Origin: apache/airflow#41992; Airflow's LocalExecutor raises AttributeError here.
     """
     trial.build().end()
@@ -254,7 +254,7 @@ def terminate_before_start_is_harmless(trial: Trial) -> None:
     """``terminate()`` before ``start()`` returns without an error.
 
     Why: a signal can come at any moment, and its handler calls terminate().
-    Likely causes: terminate() uses what only start() makes.
+    Likely causes: terminate() uses an attribute that only start() sets; it signals a worker that is missing.
     Origin: the contract: stop now, whatever there is to stop.
     """
     trial.build().terminate()
@@ -283,7 +283,7 @@ def end_after_terminate_is_harmless(trial: Trial) -> None:
     """``end()`` after ``terminate()`` returns without an error, also with work in flight at the time.
 
     Why: a scheduler that was told to stop now still runs its ``finally`` clause.
-    Likely causes: end() waits for tasks that terminate() has killed, or for workers that are gone.
+    Likely causes: end() waits for tasks that terminate() has killed; it waits for workers that are gone.
     Origin: the contract; apache/airflow#14085.
     """
     subject = trial.started()

@@ -75,7 +75,7 @@ def negative_is_refused(trial: Trial) -> None:
     """A negative parallelism is refused with an error before any process exists.
 
     Why: ``range(-1)`` makes no worker, and every task waits for ever without an error.
-    Likely causes: the value is only compared with 0, or passed to range() as it is.
+    Likely causes: the value is only compared with 0; it is passed to range() as it is.
     Origin: apache/airflow#2658; apache/airflow#22711; apache/airflow#57495; apache/airflow#41055.
     """
     for value in (-1, -5):
@@ -120,7 +120,7 @@ def true_is_refused(trial: Trial) -> None:
     """``True`` as parallelism is refused with an error.
 
     Why: it is an int to Python, and a mistake in every configuration.
-    Likely causes: isinstance(value, int) is also true for bool.
+    Likely causes: isinstance(value, int) is also true for bool; the value is only compared.
     Origin: Airflow's LocalExecutor takes True for one worker.
     """
     _expect_refused(trial, True)
@@ -131,7 +131,7 @@ def a_fraction_is_refused(trial: Trial) -> None:
     """1.5 as parallelism is refused with an error before any process exists.
 
     Why: there is no half worker; it fails later, in range(), where nobody sees why.
-    Likely causes: the type is not checked.
+    Likely causes: the type is not checked; the value is cut off by int().
     Origin: Airflow's LocalExecutor raises TypeError, but only in start().
     """
     _expect_refused(trial, 1.5)
@@ -142,7 +142,7 @@ def a_text_is_refused(trial: Trial) -> None:
     """``"4"`` as parallelism is refused with an error before any process exists.
 
     Why: configuration files and environment variables give text.
-    Likely causes: the value is compared or multiplied before it is checked.
+    Likely causes: the value is converted by int(); it is compared or multiplied before it is checked.
     Origin: the contract: what is not valid is refused before anything is started.
     """
     _expect_refused(trial, "4")
@@ -201,7 +201,7 @@ def none_is_an_error_or_the_default(trial: Trial) -> None:
     """``None`` as parallelism is refused with an error, or means the default; tasks run then.
 
     Why: "not set" comes as None from many configurations.
-    Likely causes: None is stored and compared later, in the middle of a hand-over.
+    Likely causes: None is stored and compared later, in the middle of a hand-over; ``or 0`` makes no worker.
     Origin: the contract; ``max_workers=None`` is the default in concurrent.futures.
     """
     refusal, subject = _refusal(trial, None)

@@ -168,7 +168,7 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
 
     Why: a worker that writes a large result waits until somebody reads; if that somebody waits for the
     worker, both wait for ever.
-    Likely causes: workers are joined before their results are read.
+    Likely causes: workers are joined before their results are read; the pipe is closed first.
     Origin: the documented deadlock of joining a process that has put items on a multiprocessing queue.
     """
     subject = trial.started()
@@ -192,7 +192,7 @@ def the_pill_is_never_an_event(trial: Trial) -> None:
     """After ``end()`` the buffer has events of submitted tasks only.
 
     Why: the scheduler looks every key up; one that is no task's is an error in its loop.
-    Likely causes: workers acknowledge the pill with a result, as for a task.
+    Likely causes: workers acknowledge the pill with a result; the pill goes through the code for tasks.
     Origin: Airflow's pill is (None, None), a key and a command like any other.
     """
     subject = trial.started(parallelism=3)
@@ -214,7 +214,7 @@ def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
     """A key or a command that looks like a poison pill is run or refused; it stops no worker.
 
     Why: what users write must not be able to stop a worker; with each such task the executor has one less.
-    Likely causes: the pill is recognised by a value that a task can have, such as None or an empty command.
+    Likely causes: the pill is recognised by its key alone; it is a value that a task can have, such as None.
     Origin: Airflow's pill is (None, None).
     """
     parallelism = 2
@@ -436,7 +436,7 @@ def terminate_takes_the_children_too(trial: Trial) -> None:
     """``terminate()`` also stops the processes that running tasks have started.
 
     Why: a task is often a shell or a driver, and its children do the work.
-    Likely causes: only the task's own pid is signalled, not its process group or session.
+    Likely causes: only the task's own pid is signalled; its process group is the executor's own.
     Origin: apache/airflow#1157; apache/airflow#13215.
     """
     trial.need_processes()

@@ -75,7 +75,8 @@ def a_hard_exit_means_its_status(trial: Trial) -> None:
     """A task that leaves by ``os._exit`` is judged by its exit status like any other.
 
     Why: libraries written in C leave that way; no Python code of the worker runs afterwards.
-    Likely causes: the outcome is reported by code that runs after the task in the same process.
+    Likely causes: the outcome is reported by code that runs after the task in the same process; a worker that
+    is gone is replaced and its task forgotten.
     Origin: apache/airflow#65833 (exit code lost).
     """
     trial.need_processes()
@@ -484,7 +485,7 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     """A key whose task has ended may be submitted again and runs again.
 
     Why: a deferred or rescheduled task comes back under the same key.
-    Likely causes: keys are remembered for ever, so the second submission is dropped without a word.
+    Likely causes: keys are remembered for ever; the second submission is dropped without a word.
     Origin: apache/airflow#21316; apache/airflow#23846.
     """
     subject = trial.started()
@@ -508,7 +509,7 @@ def a_result_belongs_to_its_task(trial: Trial) -> None:
     """Where results travel, each task gets its own.
 
     Why: a swapped result is wrong data without an error.
-    Likely causes: results are matched to tasks by order of arrival.
+    Likely causes: results are matched to tasks by order of arrival; a result is kept in one place for all.
     Origin: concurrent.futures: Future.result() is the value that this call returned.
     """
     subject = trial.started(parallelism=3)
