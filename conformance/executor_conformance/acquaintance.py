@@ -69,6 +69,7 @@ def get_acquainted(
     calibration: Calibration,
     scratch: str,
     build: Callable[[Target, dict[str, Any]], Any] | None = None,
+    dispose: Callable[[Any], None] | None = None,
 ) -> Acquaintance:
     """Import the target in a child, find its adapter and let it run one task.
 
@@ -118,6 +119,9 @@ def get_acquainted(
             blackboard.write_result({"error": str(error)})
         except Judgement:
             pass  # the rules will say it better
+        if dispose is not None:
+            for executor in trial.built:
+                dispose(executor)
 
     account = contain(body, limits=Limits(rule_s=_IMPORT_S * 2 * calibration.scale), scratch=scratch)
     result = account.result

@@ -20,7 +20,7 @@ from typing import Any
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calibration import Budgets
-from executor_conformance.harness.containment import Account, Limits, contain
+from executor_conformance.harness.containment import Account, Limits, contain, hide_pytest
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target
 from executor_conformance.harness.trial import Facts, Trial
@@ -186,7 +186,7 @@ class Judge:
             def body(blackboard: Blackboard) -> None:
                 trial = self._trial(rule, blackboard, scratch, os.getppid())
                 blackboard.write_result(pronounce(rule.body, trial).as_dict())
-                self._dispose(trial)
+                self._dispose(trial, blackboard)
 
             account = contain(body, limits=self.limits, scratch=scratch, show_output=self.show_output)
         finally:
@@ -207,20 +207,28 @@ class Judge:
             build=self.build,
         )
 
-    def _dispose(self, trial: Trial) -> None:
+    def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:
         if self.dispose is not None:
+            blackboard.enter(_DISPOSAL, self.budgets.stop_s, os.getpid())
             for executor in trial.built:
                 self.dispose(executor)
+            blackboard.leave()
 
     def _run_here(self, rule: Rule, scratch: str) -> Finding:
         """In this process, so that a debugger can look at it; a hang stays a hang."""
-        trial = self._trial(rule, Blackboard(), scratch, os.getpid())
+        blackboard = Blackboard()
+        trial = self._trial(rule, blackboard, scratch, os.getpid())
+        finders = hide_pytest()
         try:
             return pronounce(rule.body, trial)
         finally:
-            self._dispose(trial)
+            sys.meta_path[:] = finders
+            self._dispose(trial, blackboard)
 
     def _finding(self, rule: Rule, account: Account) -> Finding:
+        if account.call == _DISPOSAL:
+            seen = f"the hook {_DISPOSAL} failed ({account.end} {account.detail})"
+            return Finding(Verdict.INCONCLUSIVE, seen=seen, evidence=_output_of(account))
         measurements: dict[str, Any] = {}
         if account.left_behind:
             measurements["left_behind"] = account.left_behind
@@ -250,6 +258,8 @@ class Judge:
             measurements=measurements,
         )
 
+
+_DISPOSAL = "pytest_conformance_dispose_executor"
 
 _AWAITED = {
     "hang": "{call} to return",

@@ -374,8 +374,7 @@ def _become_host(
                 stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as this
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
-        # A scheduler has no pytest: its import hook, which knows nothing of runpy, is not the host's.
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_of_pytest(finder)]
+        hide_pytest()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.enable(file=stacks, all_threads=True)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -400,8 +399,14 @@ def _become_host(
         os._exit(status)
 
 
-def _is_of_pytest(finder: object) -> bool:
-    return type(finder).__module__.startswith("_pytest.")
+def hide_pytest() -> list[Any]:
+    """Take pytest's import hook, which knows nothing of runpy, out of this process: a scheduler has none.
+
+    :returns: ``sys.meta_path`` as it was.
+    """
+    before = list(sys.meta_path)
+    sys.meta_path[:] = [finder for finder in before if not type(finder).__module__.startswith("_pytest.")]
+    return before
 
 
 def _follow_coverage() -> Any:
@@ -414,6 +419,16 @@ def _follow_coverage() -> Any:
     if current is None:
         return None
     current.stop()
-    follower = coverage.Coverage(data_suffix=True, config_file=current.config.config_file or False)
+    options = current.config
+    follower = coverage.Coverage(
+        data_file=options.data_file,
+        data_suffix=True,
+        config_file=options.config_file or False,
+        branch=options.branch,
+        source=options.source,
+        source_pkgs=options.source_pkgs,
+        omit=options.run_omit,
+        include=options.run_include,
+    )
     follower.start()
     return follower

@@ -72,7 +72,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if not (config.option.executor or config.getini("executor")):
+    if config.option.executor is None and not config.getini("executor"):
         return
     from executor_conformance.plugin.session import ConformanceSession
     from executor_conformance.plugin.settings import Settings

@@ -124,6 +124,7 @@ class ConformanceSession:
                 calibration=self.calibration,
                 scratch=self._scratch("acquaintance"),
                 build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
+                dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
             )
         except TargetError as error:
             self._clean()

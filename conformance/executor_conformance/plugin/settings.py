@@ -40,6 +40,8 @@ class Settings:
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
         option = config.option
+        if option.executor == "":
+            raise pytest.UsageError("--executor='' names nothing: give it as module:Class")
         return cls(
             executor=option.executor or config.getini("executor"),
             options=_options([*config.getini("executor_options"), *(option.executor_option or [])]),
