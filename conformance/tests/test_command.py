@@ -1,0 +1,40 @@
+"""The command as its users type it: the reference conforms, a lie does not, a mistake is told."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Command
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "snapshot"])
+def test_the_reference_keeps_every_promise(judge: Command, start_method: str) -> None:
+    judged = judge(
+        "--executor=executor_reference:LocalExecutor",
+        f"--executor-option=start_method={start_method}",
+        "--conformance-level=should",
+        "--conformance-time-limit=900",
+    )
+    assert judged.rules("failed", "inconclusive", "blocked") == {}, judged.output
+    assert judged.report["conformant"]
+    assert judged.status == 0, judged.output
+
+
+def test_a_broken_promise_is_an_exit_status(judge: Command) -> None:
+    judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "parallelism.nan-is-refused")
+    assert list(judged.rules("failed")) == ["parallelism.nan-is-refused"]
+    assert judged.status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--executor=executor_reference:LocalExecuter"], "did you mean 'LocalExecutor'"),
+        (["--executor=executor_refrence:LocalExecutor"], "executor_refrence"),
+        (["--explain", "lifecycle.runs-a-taks"], "did you mean 'lifecycle.runs-a-task'"),
+    ],
+)
+def test_a_mistake_is_a_usage_error(judge: Command, arguments: list[str], hint: str) -> None:
+    process = judge.start(*arguments)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 4, stdout + stderr
+    assert hint in stdout + stderr
