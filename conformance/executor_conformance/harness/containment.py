@@ -375,7 +375,6 @@ def _become_host(
                 setattr(sys, name, stream)
                 setattr(sys, f"__{name}__", stream)
         hide_pytest()
-        faulthandler.cancel_dump_traceback_later()
         faulthandler.enable(file=stacks, all_threads=True)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         # The user's own ``filterwarnings = error`` is about the user's tests: the executor is judged as

@@ -213,7 +213,7 @@ def none_is_an_error_or_the_default(trial: Trial) -> None:
     subject.expect_outcome(probe, SUCCESS, "a task with parallelism=None, which was accepted")
 
 
-@must()
+@must(after=("states.sync-waits-for-no-task",))
 def never_more_than_n(trial: Trial) -> None:
     """At most N tasks run at once.
 
