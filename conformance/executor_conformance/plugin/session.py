@@ -23,7 +23,7 @@ from executor_conformance.harness.target import Target, TargetError
 from executor_conformance.plugin import terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
-from executor_conformance.rules import CHAPTERS, Rule, UnknownRule, catalogue, find
+from executor_conformance.rules import CHAPTERS, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
 #: Verdicts that pytest shows as skipped; the summary and the exit status tell them apart.
@@ -63,7 +63,7 @@ class RuleItem(pytest.Item):
     def repr_failure(  # type: ignore[override]
         self, excinfo: pytest.ExceptionInfo[BaseException]
     ) -> Any:
-        if self.finding is not None and not self.config.option.usepdb:
+        if self.finding is not None and not getattr(self.config.option, "usepdb", False):
             return terminal.explained(self.rule, self.finding, self.conformance.settings)
         return super().repr_failure(excinfo)
 
@@ -92,6 +92,7 @@ class ConformanceSession:
         self.settings = settings
         self.findings: dict[str, Finding] = {}
         self.rules_failed = 0
+        self._refused = False
         self._own_directory = ""
         self._judge: judging.Judge | None = None
         self._owner = os.getpid()
@@ -103,11 +104,12 @@ class ConformanceSession:
             self._begin()
         if config.args_source is not config.ArgsSource.ARGS:
             config.args[:] = []
-        if config.option.tbstyle == "auto":  # the summary says it all; --tb=short shows the long form too
-            config.option.tbstyle = "no"
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and config.option.reportchars == "fE":
-            reporter.reportchars = ""
+        if reporter is not None:  # the summary says it all; --tb=short and -rA show pytest's own forms too
+            if config.option.tbstyle == "auto":
+                config.option.tbstyle = "no"
+            if config.option.reportchars == "fE":
+                reporter.reportchars = ""
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -155,7 +157,6 @@ class ConformanceSession:
         return self._judge.judge(rule)
 
     def _make_judge(self) -> judging.Judge:
-        option = self.config.option
         target = import_target(
             self.settings.executor,
             self.acquaintance.family,
@@ -169,11 +170,15 @@ class ConformanceSession:
             directory=self.directory,
             selected=self._selected,
             deadline=self.deadline,
-            contained=not (option.usepdb or getattr(option, "trace", False)),
-            show_output=option.capture == "no",
+            contained=not (self._option("usepdb") or self._option("trace")),
+            show_output=self._option("capture") == "no",
             build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
             dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
         )
+
+    def _option(self, name: str) -> Any:
+        """One of pytest's own options, or ``None`` where ``-p no:`` left out the plugin that has it."""
+        return getattr(self.config.option, name, None)
 
     def _is_hooked(self, name: str) -> bool:
         return bool(getattr(self.config.hook, name).get_hookimpls())
@@ -211,16 +216,28 @@ class ConformanceSession:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self._selected = frozenset(item.rule.id for item in items if isinstance(item, RuleItem))
-        if self._selected or self.config.option.lf:
-            return
-        expression = self.config.option.keyword
-        hint = ""
-        if "." in expression and " " not in expression:
-            try:
-                find(expression)
-            except UnknownRule as error:
-                hint = f": {error}"
-        raise pytest.UsageError(f"no rule is selected by -k {expression!r}{hint}")
+        if not self._selected and not hasattr(self.config, "workerinput"):
+            self._refuse_empty_selection()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """What a worker has selected; its own errors would reach the user as a crash."""
+        if not any(nodeid.partition("::")[0] in CHAPTERS for nodeid in ids):
+            self._refuse_empty_selection()
+
+    def _refuse_empty_selection(self) -> None:
+        asked = [
+            f"{flag} {value!r}"
+            for flag, name in (("-k", "keyword"), ("-m", "markexpr"), ("--deselect", "deselect"))
+            if (value := self._option(name))
+        ]
+        if self._option("lf"):
+            asked.append("--lf")
+        self._refused = True
+        raise pytest.UsageError(
+            f"no rule is selected{' by ' if asked else ''}{', '.join(asked)} "
+            "(--conformance-rules lists them all)"
+        )
 
     # -- reports ---------------------------------------------------------------------------------------------
 
@@ -269,8 +286,11 @@ class ConformanceSession:
     def report(self, complete: bool = True) -> Report:
         """What was found so far."""
         found = dict(self.findings)
-        for rule_id, finding in judging.VerdictStore(self.directory).all().items():
-            found.setdefault(rule_id, finding)  # judged because another rule asked for it
+        judged = judging.VerdictStore(self.directory).all()
+        blockers = {finding.blocked_by for finding in found.values()}
+        while blockers:  # the reader needs to see them, whether they were selected or not
+            found.update({rule_id: judged[rule_id] for rule_id in blockers & judged.keys()})
+            blockers = {finding.blocked_by for finding in found.values()} & judged.keys() - found.keys()
         return Report(
             target=self.settings.executor,
             adapter=self.acquaintance.family,
@@ -289,16 +309,13 @@ class ConformanceSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if hasattr(self.config, "workerinput") or self.config.option.collectonly:
+        if hasattr(self.config, "workerinput") or self.config.option.collectonly or self._refused:
             return
-        if exitstatus not in (
+        complete = exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.TESTS_FAILED,
             pytest.ExitCode.NO_TESTS_COLLECTED,
-        ):
-            complete = False
-        else:
-            complete = True
+        )
         report = self.report(complete)
         for path in self.settings.reports:
             with open(path, "w", encoding="utf-8") as file:
@@ -309,7 +326,7 @@ class ConformanceSession:
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.config.option.collectonly:
+        if not self.config.option.collectonly and not self._refused:
             terminal.summarise(terminalreporter, self.report(), self.settings)
 
     def pytest_unconfigure(self) -> None:

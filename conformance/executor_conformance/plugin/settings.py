@@ -14,6 +14,7 @@ import pytest
 
 from executor_conformance.plugin import LEVELS
 from executor_conformance.report import WRITERS, html_format
+from executor_conformance.rules import CHAPTERS, UnknownRule, catalogue, find
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,6 +33,7 @@ class Settings:
 
     executor: str
     options: Mapping[str, Any]
+    options_as_given: tuple[str, ...]
     adapter: str | None
     level: str
     reports: tuple[str, ...]
@@ -40,14 +42,21 @@ class Settings:
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
         option = config.option
+        _check_selection(option.keyword)
         if option.executor == "":
             raise pytest.UsageError("--executor='' names nothing: give it as module:Class")
+        options = [*config.getini("executor_options"), *(option.executor_option or [])]
+        beside_the_ini_file = config.inipath.parent if config.inipath else config.rootpath
+        reports = option.conformance_report or [
+            str(beside_the_ini_file / path) for path in config.getini("conformance_report")
+        ]
         return cls(
             executor=option.executor or config.getini("executor"),
-            options=_options([*config.getini("executor_options"), *(option.executor_option or [])]),
+            options=_options(options),
+            options_as_given=tuple(options),
             adapter=option.executor_adapter or config.getini("executor_adapter") or None,
             level=_level(option.conformance_level or config.getini("conformance_level") or "must"),
-            reports=tuple(map(_report, option.conformance_report or config.getini("conformance_report"))),
+            reports=tuple(map(_report, reports)),
             time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
         )
 
@@ -56,9 +65,18 @@ class Settings:
         words = [f"--executor={self.executor}"]
         if self.adapter:
             words.append(f"--executor-adapter={self.adapter}")
-        for key, value in self.options.items():
-            words.append(f"--executor-option={key}={_toml(value)}")
+        words += [f"--executor-option={line}" for line in self.options_as_given]
         return words
+
+
+def _check_selection(expression: str) -> None:
+    """Refuse a ``-k`` that has a rule in it which does not exist: it would select too little, silently."""
+    for word in re.findall(rf"(?:{'|'.join(CHAPTERS)})\.[\w.-]+", expression):
+        if not any(word in rule_id for rule_id in catalogue()):
+            try:
+                find(word)
+            except UnknownRule as error:
+                raise pytest.UsageError(f"-k {expression!r}: {error}") from None
 
 
 def _options(lines: list[str]) -> dict[str, Any]:
@@ -123,9 +141,3 @@ def _seconds(text: str | None) -> float:
     if not 0 < seconds < float("inf"):
         raise pytest.UsageError(f"--conformance-time-limit={text!r} is not a number of seconds above 0")
     return seconds
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
