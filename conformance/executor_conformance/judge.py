@@ -23,10 +23,25 @@ from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.containment import Account, Limits, contain, hide_pytest
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target
-from executor_conformance.harness.trial import Facts, Trial
+from executor_conformance.harness.trial import Facts, Raised, Trial
 from executor_conformance.probe import HOST_MARKER
-from executor_conformance.rules import EXCUSE_FOR_ALL, OWNERS_OF_CALLS, Rule, catalogue
-from executor_conformance.verdicts import Blocked, Broken, Finding, Inconclusive, NotApplicable, Verdict
+from executor_conformance.rules import (
+    BRINGS_EVENTS,
+    EXCUSE_FOR_ALL,
+    LOOK_AT_EVENTS,
+    OWNERS_OF_CALLS,
+    Rule,
+    catalogue,
+)
+from executor_conformance.verdicts import (
+    Blocked,
+    Broken,
+    Finding,
+    Inconclusive,
+    NotApplicable,
+    NothingToLookAt,
+    Verdict,
+)
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
 _HANGS_BORNE = 4
@@ -134,7 +149,10 @@ class Judge:
             began = monotonic()
             finding = self._judge(rule)
             finding = replace(finding, duration_s=round(monotonic() - began, 4))
-            self.store.save(rule.id, finding)
+            # Whoever asks before the blame is found sees that this one points elsewhere.
+            self.store.save(
+                rule.id, _blocked_by(BRINGS_EVENTS, finding) if _yields(rule, finding) else finding
+            )
         # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
         # one, find each other's verdict instead of waiting for it.
         if finding.verdict is Verdict.FAILED:
@@ -166,11 +184,13 @@ class Judge:
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that this one builds on is broken: one fault, one failure."""
         suspects = [*rule.after, *({EXCUSE_FOR_ALL} - {rule.id})]
+        if _yields(rule, finding):
+            suspects.append(BRINGS_EVENTS)
         owner = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
         if owner is not None and owner != rule.id:
             suspects.append(owner)
         for suspect in suspects:
-            if rule.id in _all_after(suspect):
+            if rule.id in _all_after(suspect) and not (suspect == BRINGS_EVENTS and _yields(rule, finding)):
                 continue
             if self.judge(catalogue()[suspect]).verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
@@ -256,6 +276,7 @@ class Judge:
                 _output_of(account),
             ),
             measurements=measurements,
+            aside=True,
         )
 
 
@@ -294,6 +315,7 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
             seen=broken.seen,
             after=trial.after,
             evidence=broken.evidence,
+            aside=isinstance(broken, (Raised, NothingToLookAt)),
             error=broken,
         )
     except NotApplicable as reason:
@@ -307,6 +329,10 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
     else:
         finding = Finding(Verdict.PASSED)
     return replace(finding, measurements=trial.measurements)
+
+
+def _yields(rule: Rule, finding: Finding) -> bool:
+    return finding.verdict is Verdict.FAILED and finding.aside and rule.id in LOOK_AT_EVENTS
 
 
 def _own_fault(error: BaseException) -> Finding:

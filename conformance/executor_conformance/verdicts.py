@@ -53,6 +53,10 @@ def _broken(awaited: str, seen: str, evidence: str) -> Broken:
     return Broken(awaited=awaited, seen=seen, evidence=evidence)
 
 
+class NothingToLookAt(Broken):
+    """The executor did not get as far as what the rule looks at."""
+
+
 class NotApplicable(Judgement):
     """The rule does not speak about this executor; the reason says why."""
 
@@ -88,6 +92,8 @@ class Finding:
     blocked_by: str = ""
     duration_s: float = 0.0
     measurements: Mapping[str, Any] = field(default_factory=dict)
+    #: A failure that is not about what the rule looks at: a call raised or hung, or no event came at all.
+    aside: bool = False
     #: The exception itself, where the rule ran in this process.
     error: BaseException | None = field(default=None, compare=False)
 
@@ -110,6 +116,7 @@ class Finding:
             "blocked_by": self.blocked_by,
             "duration_s": self.duration_s,
             "measurements": dict(self.measurements),
+            "aside": self.aside,
         }
 
     @classmethod

@@ -60,7 +60,7 @@ def load(spec: str) -> Any:
         raise TargetError(
             f"--executor={spec!r}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard
         raise TargetError(
             f"--executor={spec!r}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error

@@ -32,6 +32,8 @@ _NOT_JUDGED = {
     Verdict.BLOCKED: ("blocked", "b", "BLOCKED"),
     Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
 }
+#: How pytest ends where every selected rule was judged.
+_COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class RuleBroken(Exception):
@@ -283,7 +285,7 @@ class ConformanceSession:
             f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms",
         ]
 
-    def report(self, complete: bool = True) -> Report:
+    def report(self, complete: bool) -> Report:
         """What was found so far."""
         found = dict(self.findings)
         judged = judging.VerdictStore(self.directory).all()
@@ -311,11 +313,7 @@ class ConformanceSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if hasattr(self.config, "workerinput") or self.config.option.collectonly or self._refused:
             return
-        complete = exitstatus in (
-            pytest.ExitCode.OK,
-            pytest.ExitCode.TESTS_FAILED,
-            pytest.ExitCode.NO_TESTS_COLLECTED,
-        )
+        complete = exitstatus in _COMPLETE
         report = self.report(complete)
         for path in self.settings.reports:
             with open(path, "w", encoding="utf-8") as file:
@@ -325,9 +323,9 @@ class ConformanceSession:
             ok = report.conformant and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if not self.config.option.collectonly and not self._refused:
-            terminal.summarise(terminalreporter, self.report(), self.settings)
+            terminal.summarise(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
         self._clean()

@@ -71,6 +71,8 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     tail = (
         ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
     )
+    if not report.complete:
+        tail += "; the run was broken off"
     reporter.write_line(
         f"{report.target} is {word} at level {report.level}: {tail}",
         bold=True,

@@ -32,6 +32,10 @@ GATEWAYS = (
     "lifecycle.runs-a-task",
 )
 
+#: These look at events only: where none comes to be looked at, another gateway has to say why.
+LOOK_AT_EVENTS = frozenset(GATEWAYS[1:3])
+BRINGS_EVENTS = "lifecycle.runs-a-task"
+
 #: Broken, this explains whatever else goes wrong, but there is still something to judge.
 EXCUSE_FOR_ALL = "interface.offers-every-method"
 

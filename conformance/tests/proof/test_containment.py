@@ -18,7 +18,10 @@ RUNS = "lifecycle.runs-a-task"
 #: How many rules may name one and the same fault; the others must be blocked by one of these.
 MOST_FAILURES = 4
 
-#: target -> the rule that must fail, and what its message must say.
+PAIRS = "interface.events-are-pairs-by-key"
+WORDS = "interface.states-are-the-agreed-words"
+
+#: target -> what the message of the first task's rule must say.
 TOLD_BY_THE_FIRST_TASK = {
     "dying:ByExit": "the host process exited with status 0 in start()",
     "dying:BySystemExit": "start() to return; seen: it raised SystemExit: 0",
@@ -36,14 +39,16 @@ TOLD_BY_THE_FIRST_TASK = {
     "hanging:StoppedInStart": "no return in start()",
     "flooding:Output": "MiB of output in start()",
     "flooding:Descriptors": "'success' for task",
-    "lying:AboutKeys": "a terminal event for 1 task",
-    "lying:AboutTupleKeys": "a terminal event for 1 task",
-    "lying:AboutStates": "a terminal event for 1 task",
-    "lying:AboutEvents": "each event to be a tuple (state, info)",
-    "lying:AboutTheEnd": "get_event_buffer() to return a dict",
     "lying:AboutTheSize": "a terminal event for 1 task",
     "lying:InErrors": "it raised Unspeakable",
     "breeding:Bomb": "processes in start()",
+}
+TOLD_BY_THE_FIRST_EVENT = {
+    "lying:AboutKeys": (PAIRS, "events for ("),
+    "lying:AboutTupleKeys": (PAIRS, "events for ("),
+    "lying:AboutStates": (WORDS, "states out of queued, running, success, failed"),
+    "lying:AboutEvents": (PAIRS, "each event to be a tuple (state, info)"),
+    "lying:AboutTheEnd": (PAIRS, "get_event_buffer() to return a dict"),
 }
 
 
@@ -72,11 +77,17 @@ def named(judged: Judged) -> dict[str, str]:
     return failures
 
 
-@pytest.mark.parametrize(("target", "seen"), TOLD_BY_THE_FIRST_TASK.items())
-def test_what_spoils_every_rule_is_told_by_one(judge: Command, target: str, seen: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "rule", "seen"),
+    [
+        *((target, RUNS, seen) for target, seen in TOLD_BY_THE_FIRST_TASK.items()),
+        *((target, rule, seen) for target, (rule, seen) in TOLD_BY_THE_FIRST_EVENT.items()),
+    ],
+)
+def test_what_spoils_every_rule_is_told_by_one(judge: Command, target: str, rule: str, seen: str) -> None:
     failures = named(contained(judge, target))
-    assert list(failures) == [RUNS]
-    assert seen in failures[RUNS]
+    assert list(failures) == [rule]
+    assert seen in failures[rule]
 
 
 def test_every_rule_gets_a_verdict_whatever_happens(judge: Command) -> None:
