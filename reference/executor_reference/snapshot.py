@@ -11,6 +11,7 @@ task's own pipe, so nobody ever waits for a reader and no answer can be taken fo
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -58,15 +59,17 @@ class SnapshotLauncher(Launcher):
             self.stop()
             self.start()
         assert self._channel is not None
-        reader, writer = message_pipe()
         order = pickle.dumps(command)
-        try:
-            socket.send_fds(self._channel, [len(order).to_bytes(_LENGTH, "little")], [writer.fileno()])
-            self._channel.sendall(order)
-        except OSError:
-            pass  # it died just now: the task is seen to have lost its snapshot
-        writer.close()
-        return _Grandchild(reader, os.dup(self._pidfd))
+        reader, writer = message_pipe()
+        with writer:
+            # Whatever it takes to watch the task is made first: once ordered, it cannot be called back.
+            task = _Grandchild(reader, self._pidfd)
+            try:
+                socket.send_fds(self._channel, [len(order).to_bytes(_LENGTH, "little")], [writer.fileno()])
+                self._channel.sendall(order)
+            except OSError:
+                pass  # it died just now: the task is seen to have lost its snapshot
+        return task
 
     def stop(self) -> None:
         if self._channel is None:
@@ -82,18 +85,27 @@ class SnapshotLauncher(Launcher):
 
 
 class _Grandchild(RunningTask):
-    """A task that is a child of the snapshot."""
+    """A task that is a child of the snapshot, or soon will be.
+
+    :param pipe: on which its news come; closed with the task, also if this fails.
+    :param snapshot: a pidfd, which stays the caller's.
+    """
 
     def __init__(self, pipe: Connection, snapshot: int) -> None:
         self._pipe = pipe
-        self._snapshot = snapshot
         self._pid: int | None = None
         self._reason: str | None = None
         self._ending: Ending | None = None
-        # readable when the task has news, or when the snapshot is gone and there will be none
-        self._either = select.epoll()
-        self._either.register(pipe.fileno(), select.EPOLLIN)
-        self._either.register(snapshot, select.EPOLLIN)
+        with contextlib.ExitStack() as stack:
+            stack.callback(pipe.close)
+            self._snapshot = os.dup(snapshot)
+            stack.callback(os.close, self._snapshot)
+            # readable when the task has news, or when the snapshot is gone and there will be none
+            self._either = select.epoll()
+            stack.callback(self._either.close)
+            self._either.register(pipe.fileno(), select.EPOLLIN)
+            self._either.register(self._snapshot, select.EPOLLIN)
+            self._close = stack.pop_all().close
 
     def fileno(self) -> int:
         return self._either.fileno()
@@ -117,7 +129,9 @@ class _Grandchild(RunningTask):
                 self._pid = message[1]
             else:
                 return Ending.of_status(message[1], self._reason)
-        return Ending("the snapshot process that had forked it died") if lost else None
+        if lost:
+            return Ending(self._reason or "the snapshot process that had forked it died")
+        return None
 
     def kill(self) -> None:
         while self.ending() is None and self._pid is None:  # it may not have been forked yet
@@ -126,9 +140,7 @@ class _Grandchild(RunningTask):
             kill_session(self._pid)
 
     def close(self) -> None:
-        self._either.close()
-        self._pipe.close()
-        os.close(self._snapshot)
+        self._close()
 
 
 def _has_ended(pidfd: int) -> bool:
@@ -178,27 +190,44 @@ class _Snapshot:
         if not head or head == _PILL:
             return False
         command = pickle.loads(_read_exactly(self._channel, int.from_bytes(head, "little")))
-        pipe = Connection(descriptors[0], readable=False)
+        if descriptors:  # else there was none left for it here: the host sees its pipe closed
+            self._start(command, Connection(descriptors[0], readable=False))
+        return True
+
+    def _start(self, command: Command, pipe: Connection) -> None:
         snapshot = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            become_task(command, fresh=False, reasons=pipe, parent=snapshot)
-        pipe.send(("pid", pid))
-        pidfd = os.pidfd_open(pid)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                become_task(command, fresh=False, reasons=pipe, parent=snapshot)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:  # a task that cannot be watched must not run
+                kill_session(pid)
+                os.waitpid(pid, 0)
+                raise
+        except OSError as error:  # out of processes, memory or descriptors; the other tasks go on
+            _tell(pipe, f"it could not be started: {error}")
+            pipe.close()
+            return
+        _tell(pipe, ("pid", pid))
         self._tasks[pidfd] = (pid, pipe)
         self._poll.register(pidfd, select.POLLIN)
-        return True
 
     def _report_end(self, pidfd: int) -> None:
         pid, pipe = self._tasks.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
-        try:
-            pipe.send(("status", status))
-        except OSError:
-            pass  # the host no longer cares
+        _tell(pipe, ("status", status))
         pipe.close()
+
+
+def _tell(pipe: Connection, news: object) -> None:
+    try:
+        pipe.send(news)
+    except OSError:
+        pass  # the host no longer cares
 
 
 def _read_exactly(channel: socket.socket, length: int) -> bytes:

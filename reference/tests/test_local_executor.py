@@ -688,6 +688,42 @@ def test_a_killed_task_takes_nobody_with_it(local: Fixture, ready: Ready) -> Non
 
 
 @pytest.fixture
+def descriptors_left() -> Iterator[Callable[[int], None]]:
+    """Take all descriptors but so many."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+
+    def leave(count: int) -> None:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        while taken[-1] < highest:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + count, limits[1]))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for descriptor in taken:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_short_of_descriptors_a_task_runs_or_fails_but_not_both(
+    local: Fixture, descriptors_left: Callable[[int], None], count: int
+) -> None:
+    executor = local.started()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors_left(count)
+    executor.execute_async(key(), ["touch", local.path("ran")])
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    executor.end()
+    (event,) = executor.get_event_buffer().values()
+    ran = os.path.exists(local.path("ran"))
+    assert (event, ran) in [
+        (("success", None), True),
+        (("failed", "it could not be started: [Errno 24] Too many open files"), False),
+    ]
+
+
+@pytest.fixture
 def snapshot(tmp_path: Path) -> Iterator[Fixture]:
     fixture = Fixture("snapshot", tmp_path)
     yield fixture
