@@ -96,6 +96,15 @@ def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
     validate(json.loads(WRITERS[".json"](report)))
 
 
+def test_a_number_that_json_does_not_have_is_told_as_text() -> None:
+    finding = Finding(Verdict.PASSED, measurements={"seconds": [float("inf")]})
+    report = report_of((rules_of(Level.MUST)[0], finding), options={"limit": float("nan")})
+    data = json.loads(WRITERS[".json"](report), parse_constant=pytest.fail)
+    validate(data)
+    assert data["executor"]["options"] == {"limit": "nan"}
+    assert data["rules"][0]["measurements"] == {"seconds": ["inf"]}
+
+
 def _drop(*path: str | int) -> Callable[[Any], None]:
     def change(data: Any) -> None:
         for part in path[:-1]:
@@ -288,13 +297,13 @@ def test_markdown_tables_have_as_many_cells_in_each_row() -> None:
 
 
 def test_markdown_escapes_what_an_executor_says() -> None:
-    seen = "<script>alert(1)</script> a|b *bold*\n# heading\n- item"
+    seen = "<script>alert(1)</script> a|b *bold* __init__() x_y `code`\n# heading\n- item"
     finding = Finding(Verdict.FAILED, awaited="<LocalExecutor object>", seen=seen)
     text = WRITERS[".md"](report_of((rules_of(Level.MUST)[0], finding)))
     assert "<script>" not in text
     assert "<LocalExecutor" not in text
     assert r"a\|b" in text
-    assert r"\*bold\*" in text
+    assert r"\*bold\* \_\_init\_\_() x_y \`code\`" in text
     assert "\n# heading" not in text
     assert "\n- item" not in text
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from executor_conformance.driving import Adapter
 
@@ -134,7 +137,22 @@ def recognise(thing: Any, spec: str) -> type[Adapter]:
 def distribution_of(thing: Any) -> str | None:
     """``"name version"`` of the installed distribution that has this class, or ``None``."""
     module = (getattr(thing, "__module__", "") or "").split(".")[0]
-    names = metadata.packages_distributions().get(module)
+    names = metadata.packages_distributions().get(module) or _editable_distributions(module)
     if not names:
         return None
     return f"{names[0]} {metadata.version(names[0])}"
+
+
+def _editable_distributions(module: str) -> list[str]:
+    """Distributions installed in editable mode from a folder that has this module: they list no files."""
+    file = os.path.realpath(getattr(sys.modules.get(module), "__file__", None) or os.devnull)
+    found = []
+    for distribution in metadata.distributions():
+        try:
+            source = json.loads(distribution.read_text("direct_url.json") or "{}")
+        except ValueError:
+            continue
+        folder = url2pathname(urlsplit(source.get("url", "")).path)
+        if source.get("dir_info", {}).get("editable") and file.startswith(f"{folder}{os.sep}"):
+            found.append(distribution.metadata["Name"])
+    return found

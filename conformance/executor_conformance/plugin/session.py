@@ -316,7 +316,8 @@ class ConformanceSession:
         complete = exitstatus in _COMPLETE
         report = self.report(complete)
         for path in self.settings.reports:
-            with open(path, "w", encoding="utf-8") as file:
+            # an executor may have put anything into its messages
+            with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](report))
         if complete:
             others_failed = session.testsfailed > self.rules_failed

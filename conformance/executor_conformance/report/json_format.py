@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from typing import Any
 
@@ -11,7 +12,18 @@ from executor_conformance.report.content import Report
 
 def write(report: Report) -> str:
     """The whole report as JSON text."""
-    return json.dumps(report.as_dict(), indent=2, default=str) + "\n"
+    return json.dumps(_finite(report.as_dict()), indent=2, default=str, allow_nan=False) + "\n"
+
+
+def _finite(data: Any) -> Any:
+    """The same with text instead of the numbers that JSON does not have."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    return data
 
 
 def schema() -> dict[str, Any]:

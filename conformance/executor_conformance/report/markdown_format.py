@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from executor_conformance.report.content import Report
 from executor_conformance.rules import CHAPTERS
 from executor_conformance.verdicts import Verdict
@@ -10,11 +12,13 @@ from executor_conformance.verdicts import Verdict
 def write(report: Report) -> str:
     """The whole report as Markdown text."""
     verdict = "conformant" if report.conformant else "not conformant"
+    machine = report.machine
     lines = [
-        f"# {report.target}: {verdict}",
+        f"# {_escaped(report.target)}: {verdict}",
         "",
-        f"Adapter {report.adapter}; distribution {report.distribution or 'none'}; level {report.level}; "
-        f"Python {report.machine['python']} on {report.machine['platform']}, {report.machine['cpus']} CPUs.",
+        f"Adapter {report.adapter}; distribution {_escaped(report.distribution or 'none')}; "
+        f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
+        f"{machine['cpus']} CPUs.",
         "",
         "| chapter | " + " | ".join(str(verdict).replace("_", " ") for verdict in Verdict) + " |",
         "|---|" + "---:|" * len(Verdict),
@@ -40,5 +44,10 @@ _SECTIONS = {
 }
 
 
+#: An underscore within a word is left as it is, by every reader of Markdown.
+_SPECIAL = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
+
+
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("*", "\\*")
+    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").splitlines())
+    return _SPECIAL.sub(r"\\\g<0>", text)
