@@ -23,23 +23,23 @@ from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.containment import Account, Limits, contain, hide_pytest
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target
-from executor_conformance.harness.trial import Facts, Raised, Trial
+from executor_conformance.harness.trial import Facts, Trial
 from executor_conformance.probe import HOST_MARKER
 from executor_conformance.rules import (
     BRINGS_EVENTS,
-    EXCUSE_FOR_ALL,
     LOOK_AT_EVENTS,
     OWNERS_OF_CALLS,
     Rule,
     catalogue,
+    suspects_of,
 )
 from executor_conformance.verdicts import (
+    Aside,
     Blocked,
     Broken,
     Finding,
     Inconclusive,
     NotApplicable,
-    NothingToLookAt,
     Verdict,
 )
 
@@ -151,7 +151,10 @@ class Judge:
             finding = replace(finding, duration_s=round(monotonic() - began, 4))
             # Whoever asks before the blame is found sees that this one points elsewhere.
             self.store.save(
-                rule.id, _blocked_by(BRINGS_EVENTS, finding) if _yields(rule, finding) else finding
+                rule.id,
+                _blocked_by(BRINGS_EVENTS, finding)
+                if _yields(rule, finding)
+                else replace(finding, provisional=finding.verdict is Verdict.FAILED),
             )
         # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
         # one, find each other's verdict instead of waiting for it.
@@ -182,17 +185,16 @@ class Judge:
         return self._run(rule)
 
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
-        """The finding, or ``blocked`` if a rule that this one builds on is broken: one fault, one failure."""
-        suspects = [*rule.after, *({EXCUSE_FOR_ALL} - {rule.id})]
-        if _yields(rule, finding):
-            suspects.append(BRINGS_EVENTS)
-        owner = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
-        if owner is not None and owner != rule.id:
-            suspects.append(owner)
-        for suspect in suspects:
+        """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
+        order = list(catalogue())
+        for suspect in suspects_of(rule, finding):
             if rule.id in _all_after(suspect) and not (suspect == BRINGS_EVENTS and _yields(rule, finding)):
                 continue
-            if self.judge(catalogue()[suspect]).verdict is Verdict.FAILED:
+            other = self.judge(catalogue()[suspect])
+            # Where two point at each other, the first of them in the specification is named.
+            if other.provisional and order.index(suspect) > order.index(rule.id):
+                continue
+            if other.verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
         return finding
 
@@ -276,7 +278,7 @@ class Judge:
                 _output_of(account),
             ),
             measurements=measurements,
-            aside=True,
+            aside=Aside.HUNG if account.end == "hang" else Aside.DIED,
         )
 
 
@@ -315,7 +317,7 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
             seen=broken.seen,
             after=trial.after,
             evidence=broken.evidence,
-            aside=isinstance(broken, (Raised, NothingToLookAt)),
+            aside=broken.aside,
             error=broken,
         )
     except NotApplicable as reason:
@@ -332,7 +334,7 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
 
 
 def _yields(rule: Rule, finding: Finding) -> bool:
-    return finding.verdict is Verdict.FAILED and finding.aside and rule.id in LOOK_AT_EVENTS
+    return bool(finding.verdict is Verdict.FAILED and finding.aside and rule.id in LOOK_AT_EVENTS)
 
 
 def _own_fault(error: BaseException) -> Finding:

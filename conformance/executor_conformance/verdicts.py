@@ -30,6 +30,16 @@ class Judgement(Exception):
     """A verdict other than ``passed``, raised by a rule or by what it calls."""
 
 
+class Aside(str, enum.Enum):
+    """Ways to go wrong that can befall any rule, whatever it is about: then another may be to blame."""
+
+    RAISED = "raised"
+    HUNG = "hung"
+    DIED = "died"
+    STALLED = "stalled"
+    MISCOUNTED = "miscounted"
+
+
 class Broken(Judgement):
     """The executor broke the promise.
 
@@ -37,6 +47,9 @@ class Broken(Judgement):
     :param seen: what happened instead, with numbers.
     :param evidence: longer text: a traceback, stacks, a process tree.
     """
+
+    #: What went wrong, where it need not be what the rule is about; see :class:`Aside`.
+    aside = ""
 
     def __init__(self, *, awaited: str, seen: str, evidence: str = "") -> None:
         super().__init__(f"awaited {awaited}; seen: {seen}")
@@ -46,15 +59,25 @@ class Broken(Judgement):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A subclass may hold what cannot be pickled; what it says is what travels.
-        return _broken, (self.awaited, self.seen, self.evidence)
+        return _broken, (self.awaited, self.seen, self.evidence, self.aside)
 
 
-def _broken(awaited: str, seen: str, evidence: str) -> Broken:
-    return Broken(awaited=awaited, seen=seen, evidence=evidence)
+def _broken(awaited: str, seen: str, evidence: str, aside: str) -> Broken:
+    broken = Broken(awaited=awaited, seen=seen, evidence=evidence)
+    broken.aside = aside
+    return broken
 
 
-class NothingToLookAt(Broken):
-    """The executor did not get as far as what the rule looks at."""
+class Stalled(Broken):
+    """What the rule waits for before it looks at anything did not come."""
+
+    aside = Aside.STALLED
+
+
+class Miscounted(Broken):
+    """A task has more or fewer terminal events than one."""
+
+    aside = Aside.MISCOUNTED
 
 
 class NotApplicable(Judgement):
@@ -92,8 +115,10 @@ class Finding:
     blocked_by: str = ""
     duration_s: float = 0.0
     measurements: Mapping[str, Any] = field(default_factory=dict)
-    #: A failure that is not about what the rule looks at: a call raised or hung, or no event came at all.
-    aside: bool = False
+    #: What went wrong, where it need not be what the rule is about; see :class:`Aside`.
+    aside: str = ""
+    #: A failure for which another rule may still turn out to be to blame.
+    provisional: bool = False
     #: The exception itself, where the rule ran in this process.
     error: BaseException | None = field(default=None, compare=False)
 
@@ -117,6 +142,7 @@ class Finding:
             "duration_s": self.duration_s,
             "measurements": dict(self.measurements),
             "aside": self.aside,
+            "provisional": self.provisional,
         }
 
     @classmethod

@@ -24,7 +24,7 @@ from executor_conformance.harness.linux import die_with_parent, monotonic, monot
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.target import Target
-from executor_conformance.verdicts import Blocked, Broken, Judgement, NotApplicable
+from executor_conformance.verdicts import Aside, Blocked, Broken, Judgement, NotApplicable, Stalled
 
 Result = TypeVar("Result")
 
@@ -48,6 +48,8 @@ _LONGEST_NAP_S = 0.004
 
 class Raised(Broken):
     """A call of the executor raised."""
+
+    aside = Aside.RAISED
 
     def __init__(self, call: str, error: BaseException) -> None:
         super().__init__(
@@ -306,14 +308,16 @@ class Trial:
         seen: Callable[[], str],
         pump: Callable[[], object] | None = None,
         budget_s: float | None = None,
+        stalled: bool = False,
     ) -> None:
         """Wait until ``condition`` holds, pumping all the while.
 
+        :param stalled: it is not what the rule is about, only on the way there.
         :raises Broken: it does not hold within ``budget_s`` (by default the arrival budget).
         """
         budget = self.budgets.arrival_s if budget_s is None else budget_s
         if not self._wait(condition, pump, budget):
-            raise Broken(awaited=f"{awaited} within {budget:.1f} s", seen=seen())
+            raise (Stalled if stalled else Broken)(awaited=f"{awaited} within {budget:.1f} s", seen=seen())
 
     def comes_true(
         self,
@@ -476,9 +480,12 @@ class Subject:
         awaited: str,
         seen: Callable[[], str],
         budget_s: float | None = None,
+        stalled: bool = False,
     ) -> None:
         """:meth:`Trial.until`, pumping this executor."""
-        self.trial.until(condition, awaited=awaited, seen=seen, pump=self.pump, budget_s=budget_s)
+        self.trial.until(
+            condition, awaited=awaited, seen=seen, pump=self.pump, budget_s=budget_s, stalled=stalled
+        )
 
     def await_started(self, *probes: Probe) -> None:
         """Pump until all of them have reached their first instruction."""
@@ -489,6 +496,7 @@ class Subject:
                 f"{sum(p.started for p in probes)} started; "
                 + self.story([p for p in probes if not p.started])
             ),
+            stalled=True,
         )
 
     def await_terminal(self, *probes: Probe) -> None:
@@ -506,6 +514,7 @@ class Subject:
                 one_more,
                 awaited=f"a terminal event for {_count(probes, 'task')}, the next one",
                 seen=lambda: f"{len(probes) - len(left)} came; {self.story(left)}",
+                stalled=True,
             )
 
     def run(self, *probes: Probe) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from executor_conformance.driving import Capability
 from executor_conformance.harness.trial import Trial
+from executor_conformance.verdicts import Aside, Finding
 
 #: In the order in which they are read and run.
 CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown")
@@ -35,6 +36,20 @@ GATEWAYS = (
 #: These look at events only: where none comes to be looked at, another gateway has to say why.
 LOOK_AT_EVENTS = frozenset(GATEWAYS[1:3])
 BRINGS_EVENTS = "lifecycle.runs-a-task"
+
+#: What can go wrong in any rule -> the rules that are about just this, the most basic one first.
+OWNERS = {
+    Aside.RAISED: (BRINGS_EVENTS, "states.an-exception-is-a-failure"),
+    Aside.DIED: (BRINGS_EVENTS,),
+    Aside.STALLED: (
+        BRINGS_EVENTS,
+        "states.an-exception-is-a-failure",
+        "states.exactly-one-terminal-event",
+        "parallelism.failed-tasks-give-their-slots-back",
+        "parallelism.no-slot-stays-idle",
+    ),
+    Aside.MISCOUNTED: ("states.exactly-one-terminal-event",),
+}
 
 #: Broken, this explains whatever else goes wrong, but there is still something to judge.
 EXCUSE_FOR_ALL = "interface.offers-every-method"
@@ -152,6 +167,21 @@ def _gateways_before(rule_id: str) -> tuple[str, ...]:
     if rule_id == EXCUSE_FOR_ALL:  # it looks, and runs nothing
         return GATEWAYS[:1]
     return GATEWAYS[: GATEWAYS.index(rule_id)] if rule_id in GATEWAYS else GATEWAYS
+
+
+def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
+    """The rules which, if they are broken, explain this failure."""
+    owners: tuple[str, ...] = ()
+    if finding.aside:
+        owners = OWNERS.get(Aside(finding.aside), ())
+    if rule.id in owners:
+        owners = owners[: owners.index(rule.id)]
+    hung = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
+    return tuple(
+        suspect
+        for suspect in dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *((hung,) if hung else ()), *owners))
+        if suspect != rule.id
+    )
 
 
 _SECTION = re.compile(r"^(Why|Likely causes|Origin):[ ]*", re.MULTILINE)

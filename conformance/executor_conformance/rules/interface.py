@@ -17,7 +17,7 @@ from executor_conformance.contract import STATES, SUCCESS, TaskKey
 from executor_conformance.driving import DEFAULT, Capability
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
-from executor_conformance.verdicts import NotApplicable, NothingToLookAt
+from executor_conformance.verdicts import NotApplicable, Stalled
 
 
 @must()
@@ -72,7 +72,9 @@ def tells_its_parallelism(trial: Trial) -> None:
     Origin: Airflow reads executor.parallelism for its open-slot metrics.
     """
     for parallelism in (1, 3):
-        seen = trial.build(parallelism=parallelism).optional("parallelism")
+        subject = trial.build(parallelism=parallelism)
+        expect(subject.has("parallelism"), awaited="an attribute parallelism", seen="there is none")
+        seen = subject.optional("parallelism")
         expect(
             isinstance(seen, int) and int(seen) == parallelism,
             awaited=f"parallelism to be {parallelism} as given",
@@ -199,7 +201,7 @@ def events_are_pairs_by_key(trial: Trial) -> None:
     probe = trial.probe()
     subject.submit(probe)
     if not trial.comes_true(lambda: subject.history, pump=subject.pump):
-        raise NothingToLookAt(awaited="an event of 1 task", seen=subject.story([probe]))
+        raise Stalled(awaited="an event of 1 task", seen=subject.story([probe]))
     strangers = [event.key for event in subject.history if event.key != tuple(probe.key)]
     expect(not strangers, awaited=f"events for {tuple(probe.key)} only", seen=f"events for {strangers[:3]}")
 
@@ -257,7 +259,7 @@ def states_are_the_agreed_words(trial: Trial) -> None:
 
     trial.comes_true(lambda: len(last_words()) >= 2, pump=subject.pump)
     if not last_words():
-        raise NothingToLookAt(awaited="an event of 2 tasks", seen=subject.story([good, bad]))
+        raise Stalled(awaited="an event of 2 tasks", seen=subject.story([good, bad]))
     strange = [event.state for event in subject.history if event.state not in STATES]
     expect(
         not strange, awaited=f"states out of {', '.join(STATES)}", seen=f"{strange[0] if strange else ''!r}"

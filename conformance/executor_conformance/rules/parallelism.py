@@ -424,7 +424,7 @@ def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
     )
 
 
-@must()
+@must(after=("parallelism.no-slot-stays-idle", "parallelism.failed-tasks-give-their-slots-back"))
 def slots_are_true_to_the_journal(trial: Trial) -> None:
     """``slots_occupied`` is the number of tasks in flight, ``slots_available`` what is left of N, always.
 
@@ -514,7 +514,13 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
     )
 
 
-@must(after=("parallelism.n-is-reached", "states.an-exception-is-a-failure"))
+@must(
+    after=(
+        "parallelism.never-more-than-n",
+        "parallelism.n-is-reached",
+        "states.an-exception-is-a-failure",
+    )
+)
 def failed_tasks_give_their_slots_back(trial: Trial) -> None:
     """After tasks have failed, N tasks run at once again.
 
