@@ -159,7 +159,7 @@ def passes_arguments_unchanged(trial: Trial) -> None:
         )
 
 
-@must(needs=(Capability.ARGV,))
+@must(needs=(Capability.ARGV,), after=("interface.passes-arguments-unchanged",))
 def runs_other_programs_as_they_stand(trial: Trial) -> None:
     """An argv that is not ``[sys.executable, "-m", ...]`` is executed as it stands.
 
@@ -336,7 +336,7 @@ _MALFORMED = {
 
 
 # What could pass for a poison pill (None, an empty argv) is in the chapter shutdown.
-@must(needs=(Capability.ARGV,))
+@must(needs=(Capability.ARGV,), after=("interface.passes-arguments-unchanged",))
 def a_malformed_command_never_succeeds(trial: Trial) -> None:
     """What is no command is refused with an error or reported ``failed``, and stalls nothing.
 

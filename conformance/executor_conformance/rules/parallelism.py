@@ -213,7 +213,7 @@ def none_is_an_error_or_the_default(trial: Trial) -> None:
     subject.expect_outcome(probe, SUCCESS, "a task with parallelism=None, which was accepted")
 
 
-@must(after=("states.sync-waits-for-no-task",))
+@must(after=("states.sync-waits-for-no-task", "interface.command-kinds-tell-the-truth"))
 def never_more_than_n(trial: Trial) -> None:
     """At most N tasks run at once.
 
@@ -424,7 +424,13 @@ def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
     )
 
 
-@must(after=("parallelism.no-slot-stays-idle", "parallelism.failed-tasks-give-their-slots-back"))
+@must(
+    after=(
+        "interface.bookkeeping-has-the-agreed-types",
+        "parallelism.no-slot-stays-idle",
+        "parallelism.failed-tasks-give-their-slots-back",
+    )
+)
 def slots_are_true_to_the_journal(trial: Trial) -> None:
     """``slots_occupied`` is the number of tasks in flight, ``slots_available`` what is left of N, always.
 

@@ -163,7 +163,10 @@ def events_of_the_end_stay(trial: Trial) -> None:
         )
 
 
-@must(needs=(Capability.CALLABLE,), after=("shutdown.events-of-the-end-stay",))
+@must(
+    needs=(Capability.CALLABLE,),
+    after=("interface.command-kinds-tell-the-truth", "shutdown.events-of-the-end-stay"),
+)
 def large_results_do_not_block_the_end(trial: Trial) -> None:
     """A task whose result is larger than a pipe does not keep ``end()`` from returning.
 

@@ -372,7 +372,7 @@ def _duration(call: object) -> float:
     return monotonic() - began
 
 
-@must(after=("states.no-terminal-event-before-the-end",))
+@must(after=("interface.passes-arguments-unchanged", "states.no-terminal-event-before-the-end"))
 def a_burst_loses_nothing(trial: Trial) -> None:
     """Of hundreds of short tasks at once none is lost, run twice, reported twice or mixed up.
 
