@@ -117,6 +117,8 @@ class Finding:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     #: What went wrong, where it need not be what the rule is about; see :class:`Aside`.
     aside: str = ""
+    #: Why this failure was expected, where it was.
+    known: str = ""
     #: A failure for which another rule may still turn out to be to blame.
     provisional: bool = False
     #: The exception itself, where the rule ran in this process.
@@ -127,7 +129,8 @@ class Finding:
         """One line for the report: empty for a pass."""
         if self.verdict in (Verdict.FAILED, Verdict.KNOWN_FAILURE):
             step = f" (after {self.after})" if self.after else ""
-            return f"awaited {self.awaited}; seen: {self.seen}{step}"
+            known = f"; known: {self.known}" if self.known else ""
+            return f"awaited {self.awaited}; seen: {self.seen}{step}{known}"
         return self.seen
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,6 +145,7 @@ class Finding:
             "duration_s": self.duration_s,
             "measurements": dict(self.measurements),
             "aside": self.aside,
+            "known": self.known,
             "provisional": self.provisional,
         }
 

@@ -417,6 +417,88 @@ def test_time_limit(judge: Command) -> None:
     assert list(judged.rules("inconclusive")) == [RULE]
 
 
+# -- known failures ------------------------------------------------------------------------------------------
+
+KNOWN = f"""
+[[known_failure]]
+rule = "{RULE}"
+reason = "it lies"
+link = "https://example.org/1"
+"""
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_known_failure_fails_no_run(judge: Command, pytester: pytest.Pytester, processes: str) -> None:
+    (pytester.path / "known.toml").write_text(KNOWN)
+    judged = judge("--executor=mine:Failing", *ONE, "--conformance-known-failures=known.toml", processes)
+    assert judged.status == 0, judged.output
+    assert judged.report["conformant"] is False
+    ((rule, message),) = judged.rules("known_failure").items()
+    assert rule == RULE
+    assert message.endswith("; known: it lies (https://example.org/1)")
+    assert "NOT conformant at level must: 1 known failure; every failure is a known one" in judged.stdout
+    jsonschema.validate(judged.report, schema(), cls=jsonschema.Draft202012Validator)
+
+
+def test_failure_beside_a_known_one_fails_the_run(judge: Command, pytester: pytest.Pytester) -> None:
+    (pytester.path / "known.toml").write_text(KNOWN.replace(RULE, "parallelism.true-is-refused"))
+    judged = judge(
+        "--executor=concurrent.futures:ThreadPoolExecutor",
+        *("-k", "parallelism.true or parallelism.nan"),
+        "--conformance-known-failures=known.toml",
+    )
+    assert judged.status == 1
+    assert list(judged.rules("known_failure")) == ["parallelism.true-is-refused"]
+    assert list(judged.rules("failed")) == ["parallelism.nan-is-refused"]
+
+
+@pytest.mark.parametrize("level", ["must", "should"])
+def test_known_failure_that_passes_fails_the_run(
+    judge: Command, pytester: pytest.Pytester, level: str
+) -> None:
+    (pytester.path / "known.toml").write_text(KNOWN)
+    judged = judge(TARGET, *ONE, "--conformance-known-failures=known.toml", f"--conformance-level={level}")
+    assert judged.status == 1
+    assert list(judged.rules("unexpected_pass")) == [RULE]
+    assert "take it off the list" in judged.stdout
+
+
+def test_known_failures_of_an_ini_file(judge: Command, pytester: pytest.Pytester) -> None:
+    (pytester.path / "known.toml").write_text(KNOWN)
+    pytester.makeini("[pytest]\npythonpath = .\nconformance_known_failures = known.toml\n")
+    folder = pytester.mkdir("sub")
+    assert judge("--executor=mine:Failing", *ONE, folder=folder).status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (None, ["No such file"]),
+        ("[[known_failure]", ["line 1"]),
+        ("[known_failure]", ["[[known_failure]]"]),
+        ("[[known_failures]]", ["'known_failures'"]),
+        ("known_failure = [1]", ["entry 1", "1 is not a table"]),
+        (KNOWN.replace("runs-a-task", "runs-a-tsk"), ["entry 1", f"did you mean '{RULE}'?"]),
+        (KNOWN + KNOWN, ["entry 2", f"'{RULE}' is there twice"]),
+        (KNOWN.replace("reason", "reasons"), ["'reasons'"]),
+        (KNOWN.replace('"it lies"', '""'), ["no reason"]),
+        (KNOWN.replace('"it lies"', "1"), ["reason = 1"]),
+    ],
+)
+def test_list_of_known_failures_that_cannot_be(
+    judge: Command, pytester: pytest.Pytester, text: str | None, parts: list[str]
+) -> None:
+    if text is not None:
+        (pytester.path / "known.toml").write_text(text)
+    judged = judge(TARGET, *ONE, "--conformance-known-failures=known.toml")
+    assert judged.status == 4
+    (line,) = judged.stderr.strip().splitlines()
+    assert line.startswith("ERROR: --conformance-known-failures='known.toml'")
+    for part in parts:
+        assert part in line
+    assert judge.left_in_tmp() == []
+
+
 # -- hooks ---------------------------------------------------------------------------------------------------
 
 HOOKS = """

@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="of the whole run (default 240); what is not judged by then stays inconclusive",
     )
+    group.addoption(
+        "--conformance-known-failures",
+        metavar="FILE",
+        help="failures that do not fail the run (TOML); one that passes does",
+    )
     group.addoption("--explain", metavar="RULE", help="print what is known of a rule, and exit")
     group.addoption(
         "--conformance-rules", action="store_true", default=False, help="list all rules, and exit"
@@ -53,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("executor_adapter", "default of --executor-adapter", default="")
     parser.addini("conformance_level", "default of --conformance-level", default="")
     parser.addini("conformance_report", "defaults of --conformance-report", type="linelist", default=[])
+    parser.addini("conformance_known_failures", "default of --conformance-known-failures", default="")
     parser.addini("conformance_time_limit", "default of --conformance-time-limit", default="")
 
 

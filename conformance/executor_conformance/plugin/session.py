@@ -20,7 +20,7 @@ from executor_conformance.acquaintance import Acquaintance, get_acquainted, impo
 from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target, TargetError
-from executor_conformance.plugin import terminal
+from executor_conformance.plugin import known_failures, terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
 from executor_conformance.rules import CHAPTERS, Rule, catalogue
@@ -31,6 +31,7 @@ _NOT_JUDGED = {
     Verdict.NOT_APPLICABLE: ("not applicable", "n", "NOT APPLICABLE"),
     Verdict.BLOCKED: ("blocked", "b", "BLOCKED"),
     Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
+    Verdict.KNOWN_FAILURE: ("known failure", "k", "KNOWN FAILURE"),
 }
 #: How pytest ends where every selected rule was judged.
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -57,7 +58,7 @@ class RuleItem(pytest.Item):
     def runtest(self) -> None:
         finding = self.conformance.judge(self.rule)
         self.finding = finding
-        if finding.verdict is Verdict.FAILED:
+        if finding.verdict in (Verdict.FAILED, Verdict.UNEXPECTED_PASS):
             raise finding.error or RuleBroken(finding)
         if finding.verdict in _NOT_JUDGED:
             raise pytest.skip.Exception(finding.message, _use_item_location=True)
@@ -156,7 +157,7 @@ class ConformanceSession:
         """The finding on one rule."""
         if self._judge is None:
             self._judge = self._make_judge()
-        return self._judge.judge(rule)
+        return known_failures.in_the_light_of(self.settings.known_failures, rule.id, self._judge.judge(rule))
 
     def _make_judge(self) -> judging.Judge:
         target = import_target(
@@ -288,7 +289,10 @@ class ConformanceSession:
     def report(self, complete: bool) -> Report:
         """What was found so far."""
         found = dict(self.findings)
-        judged = judging.VerdictStore(self.directory).all()
+        judged = {
+            rule_id: known_failures.in_the_light_of(self.settings.known_failures, rule_id, finding)
+            for rule_id, finding in judging.VerdictStore(self.directory).all().items()
+        }
         blockers = {finding.blocked_by for finding in found.values()}
         while blockers:  # the reader needs to see them, whether they were selected or not
             found.update({rule_id: judged[rule_id] for rule_id in blockers & judged.keys()})
@@ -321,7 +325,7 @@ class ConformanceSession:
                 file.write(WRITERS[os.path.splitext(path)[1]](report))
         if complete:
             others_failed = session.testsfailed > self.rules_failed
-            ok = report.conformant and not others_failed
+            ok = report.green and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

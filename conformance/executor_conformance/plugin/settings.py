@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from executor_conformance.plugin import LEVELS
+from executor_conformance.plugin.known_failures import KnownFailure
+from executor_conformance.plugin.known_failures import read as read_known_failures
 from executor_conformance.report import WRITERS, html_format
 from executor_conformance.rules import CHAPTERS, UnknownRule, catalogue, find
 
@@ -38,6 +40,7 @@ class Settings:
     level: str
     reports: tuple[str, ...]
     time_limit_s: float
+    known_failures: Mapping[str, KnownFailure]
 
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
@@ -46,16 +49,21 @@ class Settings:
         if option.executor == "":
             raise pytest.UsageError("--executor='' names nothing: give it as module:Class")
         options = [*config.getini("executor_options"), *(option.executor_option or [])]
-        beside_the_ini_file = config.inipath.parent if config.inipath else config.rootpath
+        # As for pytest's own, what an ini file says of paths is relative to where it is.
+        folder = config.inipath.parent if config.inipath else config.rootpath
         reports = option.conformance_report or [
-            str(beside_the_ini_file / path) for path in config.getini("conformance_report")
+            str(folder / path) for path in config.getini("conformance_report")
         ]
+        known_failures = option.conformance_known_failures
+        if known_failures is None and config.getini("conformance_known_failures"):
+            known_failures = str(folder / config.getini("conformance_known_failures"))
         return cls(
             executor=option.executor or config.getini("executor"),
             options=_options(options),
             options_as_given=tuple(options),
             adapter=option.executor_adapter or config.getini("executor_adapter") or None,
             level=_level(option.conformance_level or config.getini("conformance_level") or "must"),
+            known_failures={} if known_failures is None else read_known_failures(known_failures),
             reports=tuple(map(_report, reports)),
             time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
         )

@@ -12,6 +12,8 @@ from executor_conformance.rules import CHAPTERS, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
 _SHOWN = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
+#: Shown where there are any.
+_RARE = (Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS)
 _LABEL = "  {:<9}"
 _EVIDENCE_LINES = 14
 
@@ -41,6 +43,10 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             for line in _digest(finding.evidence, reporter.verbosity > 0):
                 reporter.write_line(f"    {line}")
     for rule, finding in report.findings:
+        if finding.verdict is Verdict.UNEXPECTED_PASS:
+            reporter.write_line(f"UNEXPECTED PASS {rule.id} ({rule.level}): {finding.message}", red=True)
+        if finding.verdict is Verdict.KNOWN_FAILURE:
+            reporter.write_line(f"KNOWN FAILURE {rule.id} ({rule.level}): {finding.known}", yellow=True)
         if finding.verdict is Verdict.INCONCLUSIVE:
             reporter.write_line(f"INCONCLUSIVE {rule.id} ({rule.level}): {finding.message}", yellow=True)
     blocked: dict[str, int] = {}
@@ -51,12 +57,14 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         reporter.write_line(f"BLOCKED {count} by {blocker}", yellow=True)
     if failures or blocked:
         reporter.write_line("")
-    heads = [str(verdict).replace("_", " ") for verdict in _SHOWN]
+    total = report.count()
+    columns = [*_SHOWN, *(verdict for verdict in _RARE if total[verdict])]
+    heads = [str(verdict).replace("_", " ") for verdict in columns]
     reporter.write_line(f"{'chapter':<12}" + "".join(f"{head:>16}" for head in heads))
     for chapter in CHAPTERS:
         counts = report.count(chapter=chapter)
         if any(counts.values()):
-            row = f"{chapter:<12}" + "".join(f"{counts[verdict] or '.':>16}" for verdict in _SHOWN)
+            row = f"{chapter:<12}" + "".join(f"{counts[verdict] or '.':>16}" for verdict in columns)
             reporter.write_line(row, red=bool(counts[Verdict.FAILED]))
     if reporter.verbosity > 0:
         for rule, finding in report.findings:
@@ -71,6 +79,8 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     tail = (
         ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
     )
+    if report.green and not report.conformant:
+        tail += "; every failure is a known one"
     if not report.complete:
         tail += "; the run was broken off"
     reporter.write_line(

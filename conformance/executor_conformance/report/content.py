@@ -41,6 +41,18 @@ class Report:
         against = any(finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted)
         return self.complete and judged and not against
 
+    @property
+    def green(self) -> bool:
+        """What the exit status says: conformant but for known failures, and each of those still fails."""
+        counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
+        judged = any(finding.verdict in JUDGED for _, finding in self.findings)
+        against = any(
+            finding.verdict is Verdict.UNEXPECTED_PASS
+            or (rule.level in counted and finding.verdict in AGAINST - {Verdict.KNOWN_FAILURE})
+            for rule, finding in self.findings
+        )
+        return self.complete and judged and not against
+
     def count(self, level: Level | None = None, chapter: str | None = None) -> dict[Verdict, int]:
         """How often each verdict was given."""
         counts = dict.fromkeys(Verdict, 0)
