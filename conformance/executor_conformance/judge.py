@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.containment import Account, Limits, contain, hide_pytest
-from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.linux import monotonic, sleep
 from executor_conformance.harness.target import Target
 from executor_conformance.harness.trial import Facts, Trial
 from executor_conformance.probe import HOST_MARKER
@@ -98,11 +99,12 @@ class VerdictStore:
         for name in sorted(os.listdir(self._path("hangs"))):
             call, _, rule_id = name.rpartition("@")
             by_call.setdefault(call, []).append(rule_id)
-        return {
-            call: OWNERS_OF_CALLS[call] if OWNERS_OF_CALLS.get(call) in rules else rules[0]
-            for call, rules in by_call.items()
-            if len(rules) >= _HANGS_BORNE or (len(rules) >= 2 and OWNERS_OF_CALLS.get(call) in rules)
-        }
+        why = {}
+        for call, rules in by_call.items():
+            owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in rules]
+            if len(rules) >= (2 if owners else _HANGS_BORNE):
+                why[call] = (owners or rules)[0]
+        return why
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._directory, *names)
@@ -128,6 +130,7 @@ class Judge:
     show_output: bool = False
     build: Callable[[Target, dict[str, Any]], Any] | None = None
     dispose: Callable[[Any], None] | None = None
+    _undecided: list[str] = field(default_factory=list)
 
     @property
     def store(self) -> VerdictStore:
@@ -159,15 +162,24 @@ class Judge:
         # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
         # one, find each other's verdict instead of waiting for it.
         if finding.verdict is Verdict.FAILED:
+            self._undecided.append(rule.id)
             finding = self._blame(rule, finding)
+            self._undecided.remove(rule.id)
             self.store.save(rule.id, finding)
         return finding
 
     def _judge(self, rule: Rule) -> Finding:
         try:
-            return self._finding_on(rule)
+            finding = self._finding_on(rule)
         except Exception as error:  # the suite's own fault is never the executor's, and never a pass
-            return _own_fault(error)
+            finding = _own_fault(error)
+        return replace(
+            finding,
+            awaited=_printable(finding.awaited),
+            seen=_printable(finding.seen),
+            after=_printable(finding.after),
+            evidence=_printable(finding.evidence),
+        )
 
     def _finding_on(self, rule: Rule) -> Finding:
         for capability in rule.needs:
@@ -186,16 +198,31 @@ class Judge:
 
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
-        order = list(catalogue())
         for suspect in suspects_of(rule, finding):
-            if rule.id in _all_after(suspect) and not (suspect == BRINGS_EVENTS and _yields(rule, finding)):
+            yields = suspect == BRINGS_EVENTS and _yields(rule, finding)
+            if rule.id in _all_after(suspect) and not yields:
                 continue
-            other = self.judge(catalogue()[suspect])
+            other = self._settled(catalogue()[suspect])
             # Where two point at each other, the first of them in the specification is named.
-            if other.provisional and order.index(suspect) > order.index(rule.id):
+            if other.provisional and not yields and _place(suspect) > _place(rule.id):
                 continue
             if other.verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
+        return finding
+
+    def _settled(self, rule: Rule) -> Finding:
+        """The finding on a suspect, once another process has found whom to blame for it.
+
+        Only on a rule that comes after all those that this process has not decided itself: so no two
+        processes wait for each other.
+        """
+        finding = self.judge(rule)
+        latest = monotonic() + self.limits.rule_s
+        while finding.provisional and all(_place(rule.id) > _place(own) for own in self._undecided):
+            if monotonic() > latest:  # that process was killed
+                break
+            sleep(0.02)
+            finding = self.store.load(rule.id) or finding
         return finding
 
     def _run(self, rule: Rule) -> Finding:
@@ -331,6 +358,20 @@ def pronounce(body: Callable[[Trial], None], trial: Trial) -> Finding:
     else:
         finding = Finding(Verdict.PASSED)
     return replace(finding, measurements=trial.measurements)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def _printable(text: str) -> str:
+    """The same in characters that can be written anywhere: executors put anything into their messages."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def _place(rule_id: str) -> int:
+    """In the order of the specification."""
+    return list(catalogue()).index(rule_id)
 
 
 def _yields(rule: Rule, finding: Finding) -> bool:

@@ -144,7 +144,7 @@ class Finding:
             "blocked_by": self.blocked_by,
             "duration_s": self.duration_s,
             "measurements": dict(self.measurements),
-            "aside": self.aside,
+            "aside": Aside(self.aside).value if self.aside else "",
             "known": self.known,
             "provisional": self.provisional,
         }

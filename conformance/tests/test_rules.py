@@ -11,6 +11,7 @@ from executor_conformance.driving import Capability
 from executor_conformance.rules import (
     CHAPTERS,
     GATEWAYS,
+    OWNERS,
     OWNERS_OF_CALLS,
     Level,
     Rule,
@@ -87,7 +88,7 @@ def test_blame_goes_round_in_no_circle() -> None:
 
 
 def test_gateways_and_owners_of_calls_are_must_rules() -> None:
-    for rule_id in (*GATEWAYS, *OWNERS_OF_CALLS.values()):
+    for rule_id in (*GATEWAYS, *itertools.chain(*OWNERS_OF_CALLS.values(), *OWNERS.values())):
         assert find(rule_id).level is Level.MUST
 
 

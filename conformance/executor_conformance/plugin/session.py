@@ -6,6 +6,7 @@ judge.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -250,16 +251,15 @@ class ConformanceSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.when == "call" and isinstance(item, RuleItem) and item.finding is not None:
-            report.conformance = {  # type: ignore[attr-defined]
-                "rule": item.rule.id,
-                "finding": item.finding.as_dict(),
-            }
+            # As text, because pytest-xdist carries few types, and not even every string.
+            finding = json.dumps(item.finding.as_dict(), default=str)
+            report.conformance = {"rule": item.rule.id, "finding": finding}  # type: ignore[attr-defined]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         carried = getattr(report, "conformance", None)
         if carried is not None:
-            finding = Finding.from_dict(carried["finding"])
+            finding = Finding.from_dict(json.loads(carried["finding"]))
             self.findings[carried["rule"]] = finding
             self.rules_failed += report.failed
 
@@ -268,7 +268,7 @@ class ConformanceSession:
         carried = getattr(report, "conformance", None)
         if carried is None:
             return None
-        return _NOT_JUDGED.get(Verdict(carried["finding"]["verdict"]))
+        return _NOT_JUDGED.get(Finding.from_dict(json.loads(carried["finding"])).verdict)
 
     def pytest_report_header(self) -> list[str]:
         if not hasattr(self, "acquaintance"):

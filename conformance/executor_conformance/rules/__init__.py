@@ -37,14 +37,32 @@ GATEWAYS = (
 LOOK_AT_EVENTS = frozenset(GATEWAYS[1:3])
 BRINGS_EVENTS = "lifecycle.runs-a-task"
 
+#: A call that never returns is the fault of the rule which says that it does; the most basic one first.
+OWNERS_OF_CALLS = {
+    "constructor": ("interface.builds-with-parallelism",),
+    "start()": (BRINGS_EVENTS,),
+    "execute_async()": (BRINGS_EVENTS,),
+    "get_event_buffer()": ("lifecycle.idle-pumping-is-harmless",),
+    "sync()": ("lifecycle.idle-pumping-is-harmless", "states.sync-waits-for-no-task"),
+    "end()": ("shutdown.every-worker-exits",),
+    "terminate()": ("shutdown.terminate-stops-what-runs",),
+}
+
 #: What can go wrong in any rule -> the rules that are about just this, the most basic one first.
 OWNERS = {
-    Aside.RAISED: (BRINGS_EVENTS, "states.an-exception-is-a-failure"),
-    Aside.DIED: (BRINGS_EVENTS,),
+    Aside.RAISED: (
+        BRINGS_EVENTS,
+        "lifecycle.idle-pumping-is-harmless",
+        "states.an-exception-is-a-failure",
+        "lifecycle.two-executors-share-a-process",
+    ),
+    Aside.DIED: (BRINGS_EVENTS, "parallelism.never-more-than-n", "shutdown.no-zombie-is-left"),
     Aside.STALLED: (
         BRINGS_EVENTS,
         "states.an-exception-is-a-failure",
         "states.exactly-one-terminal-event",
+        "parallelism.n-is-reached",
+        "lifecycle.two-executors-share-a-process",
         "parallelism.failed-tasks-give-their-slots-back",
         "parallelism.no-slot-stays-idle",
     ),
@@ -54,16 +72,6 @@ OWNERS = {
 #: Broken, this explains whatever else goes wrong, but there is still something to judge.
 EXCUSE_FOR_ALL = "interface.offers-every-method"
 
-#: A call that never returns is the fault of the rule which says that it does.
-OWNERS_OF_CALLS = {
-    "constructor": "interface.builds-with-parallelism",
-    "start()": "lifecycle.runs-a-task",
-    "execute_async()": "lifecycle.runs-a-task",
-    "get_event_buffer()": "lifecycle.idle-pumping-is-harmless",
-    "sync()": "states.sync-waits-for-no-task",
-    "end()": "shutdown.every-worker-exits",
-    "terminate()": "shutdown.terminate-stops-what-runs",
-}
 
 RuleBody = Callable[[Trial], None]
 
@@ -172,15 +180,14 @@ def _gateways_before(rule_id: str) -> tuple[str, ...]:
 def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
     """The rules which, if they are broken, explain this failure."""
     owners: tuple[str, ...] = ()
-    if finding.aside:
-        owners = OWNERS.get(Aside(finding.aside), ())
+    if finding.aside == Aside.HUNG:
+        owners = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""), ())
+    elif finding.aside:
+        owners = OWNERS[Aside(finding.aside)]
     if rule.id in owners:
         owners = owners[: owners.index(rule.id)]
-    hung = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""))
     return tuple(
-        suspect
-        for suspect in dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *((hung,) if hung else ()), *owners))
-        if suspect != rule.id
+        suspect for suspect in dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *owners)) if suspect != rule.id
     )
 
 

@@ -229,6 +229,7 @@ def a_returned_buffer_is_the_callers(trial: Trial) -> None:
         trial.until(
             lambda: subject.outcome(probe),  # noqa: B023
             awaited="a terminal event",
+            stalled=True,
             seen=lambda: subject.story([probe]),  # noqa: B023
             pump=pump_and_keep,
         )

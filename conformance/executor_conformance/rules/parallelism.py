@@ -237,6 +237,7 @@ def never_more_than_n(trial: Trial) -> None:
             subject.until(
                 lambda: any(map(_runs_now, probes)),  # noqa: B023
                 awaited="a waiting task to start",
+                stalled=True,
                 seen=lambda: "none of them runs",
             )
             subject.quiet()
@@ -427,6 +428,7 @@ def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
 @must(
     after=(
         "interface.bookkeeping-has-the-agreed-types",
+        "parallelism.never-more-than-n",
         "parallelism.no-slot-stays-idle",
         "parallelism.failed-tasks-give-their-slots-back",
     )

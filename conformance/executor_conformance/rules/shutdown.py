@@ -130,7 +130,7 @@ def accepted_work_is_finished(trial: Trial) -> None:
     )
 
 
-@must(after=("shutdown.running-tasks-are-finished",))
+@must(after=("states.an-event-is-returned-once", "shutdown.running-tasks-are-finished"))
 def events_of_the_end_stay(trial: Trial) -> None:
     """The events of tasks that end during ``end()`` are in the buffer after it.
 
@@ -144,6 +144,7 @@ def events_of_the_end_stay(trial: Trial) -> None:
     trial.until(
         lambda: good.started and bad.started,
         awaited="2 tasks to start",
+        stalled=True,
         seen=lambda: subject.story([good, bad]),
         pump=subject.pump,
     )
@@ -165,7 +166,11 @@ def events_of_the_end_stay(trial: Trial) -> None:
 
 @must(
     needs=(Capability.CALLABLE,),
-    after=("interface.command-kinds-tell-the-truth", "shutdown.events-of-the-end-stay"),
+    after=(
+        "interface.command-kinds-tell-the-truth",
+        "shutdown.running-tasks-are-finished",
+        "shutdown.events-of-the-end-stay",
+    ),
 )
 def large_results_do_not_block_the_end(trial: Trial) -> None:
     """A task whose result is larger than a pipe does not keep ``end()`` from returning.
@@ -182,6 +187,7 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
     trial.until(
         lambda: all(probe.started for probe in probes),
         awaited="3 tasks to start",
+        stalled=True,
         seen=lambda: subject.story(probes),
         pump=subject.beat,
     )
@@ -213,7 +219,14 @@ def the_pill_is_never_an_event(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.KEYS, Capability.ARGV))
+@must(
+    needs=(Capability.KEYS, Capability.ARGV),
+    after=(
+        "parallelism.n-is-reached",
+        "parallelism.no-slot-stays-idle",
+        "parallelism.failed-tasks-give-their-slots-back",
+    ),
+)
 def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
     """A key or a command that looks like a poison pill is run or refused; it stops no worker.
 
@@ -371,6 +384,7 @@ def terminate_stops_the_stubborn(trial: Trial) -> None:
     subject.until(
         lambda: all(probe.runs and probe.runs[0].notes for probe in running),
         awaited="2 tasks to start",
+        stalled=True,
         seen=lambda: subject.story(running),
     )
     subject.terminate()
@@ -391,7 +405,11 @@ def terminate_reports_what_ran(trial: Trial) -> None:
 
 @must(
     needs=(Capability.TERMINATE,),
-    after=("shutdown.terminate-stops-what-runs", "parallelism.never-more-than-n"),
+    after=(
+        "shutdown.terminate-stops-what-runs",
+        "shutdown.terminate-reports-what-ran",
+        "parallelism.never-more-than-n",
+    ),
 )
 def terminate_reports_what_waited(trial: Trial) -> None:
     """Tasks that wait at ``terminate()`` are reported ``failed`` and never start.
@@ -459,6 +477,7 @@ def terminate_takes_the_children_too(trial: Trial) -> None:
     subject.until(
         lambda: probe.runs and probe.runs[0].children,
         awaited="a task to start a child process",
+        stalled=True,
         seen=lambda: subject.story([probe]),
     )
     subject.terminate()

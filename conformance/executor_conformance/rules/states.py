@@ -311,6 +311,7 @@ def the_filter_flushes_what_it_returns(trial: Trial) -> None:
     trial.until(
         lambda: all(probe.finished for probe in (*wanted, *others, similar)),
         awaited="5 tasks to finish",
+        stalled=True,
         seen=lambda: subject.story([*wanted, *others, similar]),
         pump=subject.beat,
     )
@@ -444,6 +445,7 @@ def _expect_no_overlap(
         subject.until(
             lambda: any(probe.started for probe in both),
             awaited="the waiting task to start",
+            stalled=True,
             seen=lambda: subject.story(both),
         )
     trial.quiet(subject.pump, trial.budgets.quiet_s * 2)
