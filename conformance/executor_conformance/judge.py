@@ -198,11 +198,15 @@ class Judge:
 
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
+        yields = _yields(rule, finding)
         for suspect in suspects_of(rule, finding):
-            yields = suspect == BRINGS_EVENTS and _yields(rule, finding)
             if rule.id in _all_after(suspect) and not yields:
                 continue
             other = self._settled(catalogue()[suspect])
+            if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
+                # It could not be judged itself; what kept it from that explains this failure as well.
+                suspect = other.blocked_by
+                other = self._settled(catalogue()[suspect])
             # Where two point at each other, the first of them in the specification is named.
             if other.provisional and not yields and _place(suspect) > _place(rule.id):
                 continue

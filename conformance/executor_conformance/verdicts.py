@@ -38,6 +38,7 @@ class Aside(str, enum.Enum):
     DIED = "died"
     STALLED = "stalled"
     MISCOUNTED = "miscounted"
+    MISREPORTED = "misreported"
 
 
 class Broken(Judgement):
@@ -72,6 +73,12 @@ class Stalled(Broken):
     """What the rule waits for before it looks at anything did not come."""
 
     aside = Aside.STALLED
+
+
+class Misreported(Broken):
+    """A task has another outcome than the one it came to."""
+
+    aside = Aside.MISREPORTED
 
 
 class Miscounted(Broken):

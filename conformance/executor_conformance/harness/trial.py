@@ -24,7 +24,15 @@ from executor_conformance.harness.linux import die_with_parent, monotonic, monot
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.target import Target
-from executor_conformance.verdicts import Aside, Blocked, Broken, Judgement, NotApplicable, Stalled
+from executor_conformance.verdicts import (
+    Aside,
+    Blocked,
+    Broken,
+    Judgement,
+    Misreported,
+    NotApplicable,
+    Stalled,
+)
 
 Result = TypeVar("Result")
 
@@ -548,11 +556,12 @@ class Subject:
     def expect_outcome(self, probe: Probe, state: str, what: str = "") -> None:
         """Its terminal event must say ``state``."""
         outcome = self.outcome(probe)
-        expect(
-            outcome == state,
-            awaited=f"{state!r} for {what or probe}",
-            seen=f"{outcome!r}" + (f" with info {_short(self.info(probe))}" if outcome else " (no event)"),
-        )
+        if outcome != state:
+            raise Misreported(
+                awaited=f"{state!r} for {what or probe}",
+                seen=f"{outcome!r}"
+                + (f" with info {_short(self.info(probe))}" if outcome else " (no event)"),
+            )
 
     def story(self, probes: Iterable[Probe]) -> str:
         """What is known of these tasks, for messages."""

@@ -66,6 +66,10 @@ OWNERS = {
         "parallelism.failed-tasks-give-their-slots-back",
         "parallelism.no-slot-stays-idle",
     ),
+    Aside.MISREPORTED: (
+        "states.no-terminal-event-before-the-end",
+        "states.an-exception-is-a-failure",
+    ),
     Aside.MISCOUNTED: ("states.exactly-one-terminal-event",),
 }
 

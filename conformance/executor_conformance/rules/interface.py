@@ -99,7 +99,7 @@ def takes_queue_and_executor_config(trial: Trial) -> None:
         subject.expect_outcome(probe, SUCCESS)
 
 
-@must(needs=(Capability.ARGV,))
+@must(needs=(Capability.ARGV,), after=("states.no-terminal-event-before-the-end",))
 def takes_lists_and_tuples(trial: Trial) -> None:
     """An argv may be a list or a tuple.
 
@@ -135,7 +135,7 @@ _DIFFICULT_ARGUMENTS = (
 )
 
 
-@must(needs=(Capability.ARGV,))
+@must(needs=(Capability.ARGV,), after=("states.no-terminal-event-before-the-end",))
 def passes_arguments_unchanged(trial: Trial) -> None:
     """Every word of an argv reaches the task as it was given.
 
@@ -267,7 +267,7 @@ def states_are_the_agreed_words(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.KEYS,))
+@must(needs=(Capability.KEYS,), after=("states.no-terminal-event-before-the-end",))
 def command_kinds_tell_the_truth(trial: Trial) -> None:
     """Every kind in ``command_kinds`` is run, and no other kind "succeeds" without having been run.
 

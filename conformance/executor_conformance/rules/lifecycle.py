@@ -247,7 +247,7 @@ def end_before_start_is_harmless(trial: Trial) -> None:
     trial.build().end()
 
 
-@must(needs=(Capability.REPEATED_END,))
+@must(needs=(Capability.REPEATED_END,), after=("states.an-event-is-returned-once",))
 def end_twice_is_harmless(trial: Trial) -> None:
     """A second ``end()`` changes nothing and returns without an error.
 
@@ -275,7 +275,7 @@ def terminate_before_start_is_harmless(trial: Trial) -> None:
     trial.build().terminate()
 
 
-@must(needs=(Capability.TERMINATE,))
+@must(needs=(Capability.TERMINATE,), after=("states.an-event-is-returned-once",))
 def terminate_after_end_is_harmless(trial: Trial) -> None:
     """``terminate()`` after ``end()`` changes nothing and returns without an error.
 
@@ -312,7 +312,12 @@ def end_after_terminate_is_harmless(trial: Trial) -> None:
     subject.end()
 
 
-@must()
+@must(
+    after=(
+        "states.an-event-is-returned-once",
+        "states.exactly-one-terminal-event",
+    )
+)
 def idle_pumping_is_harmless(trial: Trial) -> None:
     """Pumping an executor that has nothing to do returns at once and reports nothing.
 
@@ -354,6 +359,7 @@ def _duration(call: Callable[[], object]) -> float:
         "parallelism.n-is-reached",
         "shutdown.every-worker-exits",
         "lifecycle.host-descriptors-stay-open",
+        "states.no-terminal-event-before-the-end",
     )
 )
 def two_executors_share_a_process(trial: Trial) -> None:

@@ -359,7 +359,12 @@ def unlimited_has_no_limit(trial: Trial) -> None:
         subject.expect_outcome(probe, SUCCESS)
 
 
-@should(after=("parallelism.never-more-than-n",))
+@should(
+    after=(
+        "states.no-terminal-event-before-the-end",
+        "parallelism.never-more-than-n",
+    )
+)
 def first_come_first_served(trial: Trial) -> None:
     """Tasks of one priority start in the order in which they were submitted.
 
@@ -382,7 +387,12 @@ def first_come_first_served(trial: Trial) -> None:
     expect(order == expected, awaited=f"the order {', '.join(expected)}", seen=", ".join(order))
 
 
-@must(after=("parallelism.never-more-than-n",))
+@must(
+    after=(
+        "states.no-terminal-event-before-the-end",
+        "parallelism.never-more-than-n",
+    )
+)
 def higher_priority_first(trial: Trial) -> None:
     """Where tasks can be queued with a priority, the highest waiting one starts first.
 
@@ -527,6 +537,8 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
         "parallelism.never-more-than-n",
         "parallelism.n-is-reached",
         "states.an-exception-is-a-failure",
+        "states.death-by-signal-is-a-failure",
+        "states.what-cannot-be-executed-fails",
     )
 )
 def failed_tasks_give_their_slots_back(trial: Trial) -> None:

@@ -63,6 +63,15 @@ def every_worker_exits(trial: Trial) -> None:
         )
 
 
+def _drain_the_rest(trial: Trial, subject: Subject, probes: list[Probe]) -> None:
+    """Take what is left in the buffer after ``end()``; it need not all come at once."""
+    trial.comes_true(
+        lambda: all(subject.outcome(probe) for probe in probes),
+        pump=subject.drain,
+        budget_s=trial.budgets.quiet_s * 4,
+    )
+
+
 @must(after=("shutdown.every-worker-exits",))
 def no_zombie_is_left(trial: Trial) -> None:
     """After ``end()`` every child that has exited has been waited for.
@@ -130,7 +139,13 @@ def accepted_work_is_finished(trial: Trial) -> None:
     )
 
 
-@must(after=("states.an-event-is-returned-once", "shutdown.running-tasks-are-finished"))
+@must(
+    after=(
+        "states.an-event-is-returned-once",
+        "shutdown.running-tasks-are-finished",
+        "states.an-exception-is-a-failure",
+    )
+)
 def events_of_the_end_stay(trial: Trial) -> None:
     """The events of tasks that end during ``end()`` are in the buffer after it.
 
@@ -149,12 +164,7 @@ def events_of_the_end_stay(trial: Trial) -> None:
         pump=subject.pump,
     )
     subject.end()
-    subject.drain()
-    trial.comes_true(
-        lambda: subject.outcome(good) and subject.outcome(bad),
-        pump=subject.drain,
-        budget_s=trial.budgets.quiet_s * 4,
-    )
+    _drain_the_rest(trial, subject, [good, bad])
     for probe, state in ((good, SUCCESS), (bad, FAILED)):
         events = [event for event in subject.events_of(probe) if event.state in TERMINAL_STATES]
         expect(
@@ -192,7 +202,7 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
         pump=subject.beat,
     )
     subject.end()
-    subject.drain()
+    _drain_the_rest(trial, subject, probes)
     for probe in probes:
         subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
 
@@ -220,11 +230,16 @@ def the_pill_is_never_an_event(trial: Trial) -> None:
 
 
 @must(
-    needs=(Capability.KEYS, Capability.ARGV),
+    needs=(
+        Capability.KEYS,
+        Capability.ARGV,
+    ),
     after=(
+        "states.the-key-comes-back-whole",
         "parallelism.n-is-reached",
         "parallelism.no-slot-stays-idle",
         "parallelism.failed-tasks-give-their-slots-back",
+        "states.what-cannot-be-executed-fails",
     ),
 )
 def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
@@ -267,7 +282,13 @@ def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
         subject.await_terminal(*held)
 
 
-@must(after=("shutdown.every-worker-exits", "shutdown.no-zombie-is-left"))
+@must(
+    after=(
+        "shutdown.every-worker-exits",
+        "shutdown.no-zombie-is-left",
+        "states.what-cannot-be-executed-fails",
+    )
+)
 def nothing_accumulates(trial: Trial) -> None:
     """After ten cycles of start, work and end there is no process, thread, descriptor, semaphore, shared
     memory or temporary file more than after two.

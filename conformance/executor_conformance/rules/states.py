@@ -141,7 +141,7 @@ def what_cannot_be_executed_fails(trial: Trial) -> None:
         subject.expect_outcome(good, SUCCESS, f"the task after {what}")
 
 
-@must()
+@must(after=("states.an-event-is-returned-once",))
 def exactly_one_terminal_event(trial: Trial) -> None:
     """Every accepted task has exactly one terminal event, also after more pumping.
 
@@ -171,7 +171,7 @@ def _expect_one_terminal_event_each(subject: Subject, probes: list[Probe]) -> No
         )
 
 
-@must()
+@must(after=("states.exactly-one-terminal-event",))
 def only_legal_transitions(trial: Trial) -> None:
     """What is reported of a task goes queued, running, then success or failed; steps may be left out, none
     comes twice, and nothing follows a terminal event.
@@ -293,7 +293,16 @@ def an_event_is_returned_once(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.EVENT_FILTER, Capability.KEYS))
+@must(
+    needs=(
+        Capability.EVENT_FILTER,
+        Capability.KEYS,
+    ),
+    after=(
+        "states.no-terminal-event-before-the-end",
+        "states.the-key-comes-back-whole",
+    ),
+)
 def the_filter_flushes_what_it_returns(trial: Trial) -> None:
     """``get_event_buffer(dag_ids)`` returns, and takes out, only the events of these DAGs.
 
@@ -326,13 +335,14 @@ def the_filter_flushes_what_it_returns(trial: Trial) -> None:
         seen=lambda: subject.story(wanted),
         pump=take_wanted,
     )
+    trial.quiet(take_wanted)  # until the others are in the buffer too
     strangers = {event.key[0] for event in subject.history} - {"wanted"}
     expect(not strangers, awaited="only events of the DAG that was asked for", seen=f"events of {strangers}")
     subject.await_terminal(*others, similar)
     _expect_one_terminal_event_each(subject, [*wanted, *others, similar])
 
 
-@must()
+@must(after=("states.no-terminal-event-before-the-end",))
 def sync_waits_for_no_task(trial: Trial) -> None:
     """While tasks run and wait, every call of the scheduler's loop returns at once.
 
@@ -462,7 +472,7 @@ def _expect_no_overlap(
         )
 
 
-@must(needs=(Capability.KEYS,))
+@must(needs=(Capability.KEYS,), after=("states.the-key-comes-back-whole",))
 def a_new_try_runs(trial: Trial) -> None:
     """After a try has ended, the next try of the same task runs and is reported under its own key.
 
@@ -482,7 +492,13 @@ def a_new_try_runs(trial: Trial) -> None:
     _expect_one_terminal_event_each(subject, [first, second])
 
 
-@should(needs=(Capability.KEYS,), after=("states.a-new-try-runs",))
+@should(
+    needs=(Capability.KEYS,),
+    after=(
+        "states.a-new-try-runs",
+        "states.exactly-one-terminal-event",
+    ),
+)
 def a_finished_key_can_run_again(trial: Trial) -> None:
     """A key whose task has ended may be submitted again and runs again.
 
