@@ -89,10 +89,10 @@ def _look(process: psutil.Process) -> Process | None:
         with process.oneshot():
             state = process.status()
             try:
-                command = " ".join(process.cmdline())[:200]
+                command = " ".join(" ".join(process.cmdline()).split())[:200]
             except (psutil.AccessDenied, psutil.ZombieProcess):
                 command = ""
-            command = command.replace("\n", " ") or f"[{process.name()}]"
+            command = command or f"[{process.name()}]"
             return Process(process.pid, process.ppid() or 0, state, command, process.create_time())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
