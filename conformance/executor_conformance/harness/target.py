@@ -136,11 +136,20 @@ def recognise(thing: Any, spec: str) -> type[Adapter]:
 
 def distribution_of(thing: Any) -> str | None:
     """``"name version"`` of the installed distribution that has this class, or ``None``."""
-    module = (getattr(thing, "__module__", "") or "").split(".")[0]
-    names = metadata.packages_distributions().get(module) or _editable_distributions(module)
+    module = getattr(thing, "__module__", "") or ""
+    package = module.split(".")[0]
+    names = metadata.packages_distributions().get(package) or _editable_distributions(package)
     if not names:
         return None
-    return f"{names[0]} {metadata.version(names[0])}"
+    # Several may share a namespace, as those of Airflow do: the one that has the module's own file is meant.
+    own = module.replace(".", "/")
+    having = (name for name in names if any(_is_module(own, file) for file in metadata.files(name) or ()))
+    name = names[0] if len(names) == 1 else next(having, names[0])
+    return f"{name} {metadata.version(name)}"
+
+
+def _is_module(own: str, file: metadata.PackagePath) -> bool:
+    return file.as_posix() in (f"{own}.py", f"{own}/__init__.py")
 
 
 def _editable_distributions(module: str) -> list[str]:
