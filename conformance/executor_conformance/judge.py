@@ -32,6 +32,7 @@ from executor_conformance.rules import (
     OWNERS_OF_CALLS,
     Rule,
     catalogue,
+    owners_of,
     suspects_of,
 )
 from executor_conformance.verdicts import (
@@ -188,7 +189,7 @@ class Judge:
                 return Finding(Verdict.NOT_APPLICABLE, seen=f"{reason} (the rule needs {capability.value})")
         for before in rule.after:
             known = self.store.load(before)
-            if known is not None and known.verdict is Verdict.FAILED:
+            if known is not None and known.verdict is Verdict.FAILED and not _points_at(known, before, rule):
                 return _blocked_by(before)
         if monotonic() > self.deadline:
             return Finding(
@@ -199,17 +200,21 @@ class Judge:
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
         yields = _yields(rule, finding)
+        owners = owners_of(rule.id, finding)
         for suspect in suspects_of(rule, finding):
-            if rule.id in _all_after(suspect) and not yields:
+            if rule.id in _all_after(suspect) and suspect not in owners and not yields:
                 continue
             other = self._settled(catalogue()[suspect])
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
                 # It could not be judged itself; what kept it from that explains this failure as well.
                 suspect = other.blocked_by
                 other = self._settled(catalogue()[suspect])
-            # Where two point at each other, the first of them in the specification is named.
-            if other.provisional and not yields and _place(suspect) > _place(rule.id):
-                continue
+            if other.provisional and not yields:
+                # Where two point at each other, the one that is about what went wrong is named; if that
+                # does not tell them apart, the first of them in the specification.
+                theirs, ours = _points_at(other, suspect, rule), suspect in owners
+                if theirs > ours or (theirs == ours and _place(suspect) > _place(rule.id)):
+                    continue
             if other.verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
         return finding
@@ -371,6 +376,11 @@ def _printable(text: str) -> str:
     """The same in characters that can be written anywhere: executors put anything into their messages."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def _points_at(finding: Finding, rule_id: str, rule: Rule) -> bool:
+    """Whether a finding for which blame is still sought may turn out to be the fault of ``rule``."""
+    return finding.provisional and rule.id in owners_of(rule_id, finding)
 
 
 def _place(rule_id: str) -> int:

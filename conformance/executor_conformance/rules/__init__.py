@@ -181,18 +181,20 @@ def _gateways_before(rule_id: str) -> tuple[str, ...]:
     return GATEWAYS[: GATEWAYS.index(rule_id)] if rule_id in GATEWAYS else GATEWAYS
 
 
-def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
-    """The rules which, if they are broken, explain this failure."""
+def owners_of(rule_id: str, finding: Finding) -> tuple[str, ...]:
+    """The rules that are about just this way to go wrong, and more basic in that than ``rule_id``."""
     owners: tuple[str, ...] = ()
     if finding.aside == Aside.HUNG:
         owners = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""), ())
     elif finding.aside:
         owners = OWNERS[Aside(finding.aside)]
-    if rule.id in owners:
-        owners = owners[: owners.index(rule.id)]
-    return tuple(
-        suspect for suspect in dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *owners)) if suspect != rule.id
-    )
+    return owners[: owners.index(rule_id)] if rule_id in owners else owners
+
+
+def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
+    """The rules which, if they are broken, explain this failure."""
+    suspects = dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *owners_of(rule.id, finding)))
+    return tuple(suspect for suspect in suspects if suspect != rule.id)
 
 
 _SECTION = re.compile(r"^(Why|Likely causes|Origin):[ ]*", re.MULTILINE)
