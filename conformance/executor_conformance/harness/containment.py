@@ -26,8 +26,10 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from typing import Any, NoReturn
 
+from executor_conformance import probe
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, Call
 from executor_conformance.harness.linux import adopt_orphans, die_with_parent, monotonic
@@ -404,8 +406,16 @@ def hide_pytest() -> list[Any]:
     :returns: ``sys.meta_path`` as it was.
     """
     before = list(sys.meta_path)
-    sys.meta_path[:] = [finder for finder in before if not type(finder).__module__.startswith("_pytest.")]
+    sys.meta_path[:] = [finder for finder in before if not _is_pytests(finder)]
+    # Tasks run this one, by runpy too, and it was imported by way of that hook.
+    spec = probe.__spec__
+    if spec is not None and spec.origin is not None and _is_pytests(spec.loader):
+        probe.__loader__ = spec.loader = SourceFileLoader(spec.name, spec.origin)
     return before
+
+
+def _is_pytests(thing: object) -> bool:
+    return type(thing).__module__.startswith("_pytest.")
 
 
 def _follow_coverage() -> Any:

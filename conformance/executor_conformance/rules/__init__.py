@@ -183,6 +183,8 @@ def _gateways_before(rule_id: str) -> tuple[str, ...]:
 
 def owners_of(rule_id: str, finding: Finding) -> tuple[str, ...]:
     """The rules that are about just this way to go wrong, and more basic in that than ``rule_id``."""
+    if rule_id in GATEWAYS and rule_id not in LOOK_AT_EVENTS:  # nothing is more basic
+        return ()
     owners: tuple[str, ...] = ()
     if finding.aside == Aside.HUNG:
         owners = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""), ())

@@ -383,7 +383,13 @@ def _duration(call: object) -> float:
     return monotonic() - began
 
 
-@must(after=("interface.passes-arguments-unchanged", "states.no-terminal-event-before-the-end"))
+@must(
+    after=(
+        "interface.passes-arguments-unchanged",
+        "interface.runs-other-programs-as-they-stand",
+        "states.no-terminal-event-before-the-end",
+    )
+)
 def a_burst_loses_nothing(trial: Trial) -> None:
     """Of hundreds of short tasks at once none is lost, run twice, reported twice or mixed up.
 
