@@ -189,7 +189,9 @@ class Judge:
                 return Finding(Verdict.NOT_APPLICABLE, seen=f"{reason} (the rule needs {capability.value})")
         for before in rule.after:
             known = self.store.load(before)
-            if known is not None and known.verdict is Verdict.FAILED and not _points_at(known, before, rule):
+            if known is None or known.verdict is not Verdict.FAILED:
+                continue
+            if not (known.provisional and _is_about(rule.id, before, known)):
                 return _blocked_by(before)
         if monotonic() > self.deadline:
             return Finding(
@@ -200,9 +202,9 @@ class Judge:
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
         yields = _yields(rule, finding)
-        owners = owners_of(rule.id, finding)
         for suspect in suspects_of(rule, finding):
-            if rule.id in _all_after(suspect) and suspect not in owners and not yields:
+            owned = _is_about(suspect, rule.id, finding)
+            if rule.id in _all_after(suspect) and not owned and not yields:
                 continue
             other = self._settled(catalogue()[suspect])
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
@@ -212,8 +214,8 @@ class Judge:
             if other.provisional and not yields:
                 # Where two point at each other, the one that is about what went wrong is named; if that
                 # does not tell them apart, the first of them in the specification.
-                theirs, ours = _points_at(other, suspect, rule), suspect in owners
-                if theirs > ours or (theirs == ours and _place(suspect) > _place(rule.id)):
+                owns = _is_about(rule.id, suspect, other)
+                if owns > owned or (owns == owned and _place(suspect) > _place(rule.id)):
                     continue
             if other.verdict is Verdict.FAILED:
                 return _blocked_by(suspect, finding)
@@ -378,9 +380,9 @@ def _printable(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
 
 
-def _points_at(finding: Finding, rule_id: str, rule: Rule) -> bool:
-    """Whether a finding for which blame is still sought may turn out to be the fault of ``rule``."""
-    return finding.provisional and rule.id in owners_of(rule_id, finding)
+def _is_about(owner: str, rule_id: str, finding: Finding) -> bool:
+    """Whether the rule ``owner`` is about just that call of the executor which failed ``rule_id``."""
+    return finding.aside in (Aside.RAISED, Aside.HUNG) and owner in owners_of(rule_id, finding)
 
 
 def _place(rule_id: str) -> int:
