@@ -32,6 +32,7 @@ class Capability(enum.Enum):
     QUEUE_AND_CONFIG = "a queue and an executor_config for each task"
     PARALLELISM_ATTRIBUTE = "a public parallelism attribute"
     FINISHES_QUEUED_WORK = "an end() that finishes the work it accepted"
+    RUNS_ONCE = "tasks that the executor itself never tries again"
     RESULTS = "results that travel back to the host"
 
 

@@ -7,19 +7,26 @@ executor, not this file.
 
 A step is ``name`` or ``name=value``:
 
-=================== ==============================================================================
+====================== ==============================================================================
 ``gate=PATH``       wait until the FIFO at PATH has a writer (the test opens the gate)
 ``nap=SECONDS``     sleep
 ``exit=N``          raise ``SystemExit(N)``; ``exit=none`` and ``exit=text`` are its other forms
 ``_exit=N``         ``os._exit(N)``
 ``kill=N``          send signal N to itself
 ``raise=TEXT``      raise ``RuntimeError(TEXT)``
+``raise-unpicklable`` raise an exception that cannot be pickled
+``raise-unloadable`` raise an exception that can be pickled and not unpickled
+``recurse``         call itself without end
+``allocate=N``      ask for N bytes when it may have 64 MiB more than it has
 ``ignore=N``        ignore signal N
 ``child=PATH``      start a child process that waits at the gate PATH, and record its pid
+``daemon=PATH``     leave a daemon that waits at the gate PATH
+``closeall``        close every descriptor
 ``say=N``           write N bytes to standard output
+``cry=N``           write N bytes to standard error
 ``return=N``        return N bytes (callables)
 ``note=TEXT``       record TEXT as it arrived
-=================== ==============================================================================
+====================== ==============================================================================
 """
 
 import _thread
@@ -81,10 +88,33 @@ def _ignore(journal: str, probe: str, run_id: str, value: str) -> None:
     signal.signal(int(value), signal.SIG_IGN)
 
 
+def _daemon(journal: str, probe: str, run_id: str, value: str) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                wait_at(value)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _close_all(journal: str, probe: str, run_id: str, value: str) -> None:
+    os.closerange(0, 1024)
+
+
 def _say(journal: str, probe: str, run_id: str, value: str) -> None:
-    left = int(value)
+    _write(1, int(value))
+
+
+def _cry(journal: str, probe: str, run_id: str, value: str) -> None:
+    _write(2, int(value))
+
+
+def _write(descriptor: int, left: int) -> None:
     while left > 0:
-        left -= os.write(1, b"o" * min(left, 65536))
+        left -= os.write(descriptor, b"o" * min(left, 65536))
 
 
 def _child(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -101,7 +131,17 @@ def _note(journal: str, probe: str, run_id: str, value: str) -> None:
     record(journal, "note", probe, run_id, value.encode("utf-8", "surrogateescape").hex())
 
 
-_STEPS = {"gate": _gate, "nap": _nap, "ignore": _ignore, "say": _say, "child": _child, "note": _note}
+_STEPS = {
+    "gate": _gate,
+    "nap": _nap,
+    "ignore": _ignore,
+    "child": _child,
+    "daemon": _daemon,
+    "closeall": _close_all,
+    "say": _say,
+    "cry": _cry,
+    "note": _note,
+}
 
 
 def _end_by_exit(value: str) -> None:
@@ -124,11 +164,52 @@ def _end_by_raise(value: str) -> None:
     raise RuntimeError(value)
 
 
+class Unloadable(Exception):
+    """Pickles, but what is unpickled calls it without its second argument."""
+
+    def __init__(self, text: str, other: str) -> None:
+        super().__init__(text)
+
+
+def _end_by_raise_unpicklable(value: str) -> None:
+    class Local(Exception):
+        pass
+
+    raise Local(lambda: None)
+
+
+def _end_by_raise_unloadable(value: str) -> None:
+    raise Unloadable("on", "purpose")
+
+
+def _end_by_recursion(value: str) -> None:
+    _end_by_recursion(value)
+
+
+def _end_by_allocation(value: str) -> None:
+    import resource
+
+    with open("/proc/self/statm") as file:
+        has = int(file.read().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (has + (64 << 20), hard))
+    bytearray(int(value))
+
+
 def _end_hard(value: str) -> None:
     os._exit(int(value))
 
 
-_ENDINGS = {"exit": _end_by_exit, "_exit": _end_hard, "kill": _end_by_kill, "raise": _end_by_raise}
+_ENDINGS = {
+    "exit": _end_by_exit,
+    "_exit": _end_hard,
+    "kill": _end_by_kill,
+    "raise": _end_by_raise,
+    "raise-unpicklable": _end_by_raise_unpicklable,
+    "raise-unloadable": _end_by_raise_unloadable,
+    "recurse": _end_by_recursion,
+    "allocate": _end_by_allocation,
+}
 
 
 if __name__ == "__main__":

@@ -130,10 +130,8 @@ class _Child(RunningTask):
         return self._descriptor
 
     def ending(self) -> Ending | None:
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        if pid == 0:
-            return None
-        return Ending.of_status(status, next_message(self._reasons))
+        status = reap(self._pid)
+        return None if status is None else Ending.of_status(status, next_message(self._reasons))
 
     def kill(self) -> None:
         kill_session(self._pid)
@@ -141,6 +139,19 @@ class _Child(RunningTask):
     def close(self) -> None:
         self._reasons.close()
         os.close(self._descriptor)
+
+
+def reap(pid: int) -> int | None:
+    """The wait status of a task, or ``None`` while it runs.
+
+    One that was killed takes along what it had started; one that ended by itself may leave a daemon.
+    """
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    if ended.si_code != os.CLD_EXITED:  # not reaped yet, so its number is still its own
+        kill_session(pid)
+    return os.waitpid(pid, 0)[1]
 
 
 def kill_session(pid: int) -> None:

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from executor_reference.commands import Command
-from executor_reference.launch import Ending, Launcher, RunningTask, kill_session, message_pipe
+from executor_reference.launch import Ending, Launcher, RunningTask, kill_session, message_pipe, reap
 from executor_reference.linux import close_private_descriptors, die_with_parent
 from executor_reference.task import become_task
 
@@ -215,10 +215,13 @@ class _Snapshot:
         self._poll.register(pidfd, select.POLLIN)
 
     def _report_end(self, pidfd: int) -> None:
-        pid, pipe = self._tasks.pop(pidfd)
+        pid, pipe = self._tasks[pidfd]
+        status = reap(pid)
+        if status is None:
+            return
+        del self._tasks[pidfd]
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        _, status = os.waitpid(pid, 0)
         _tell(pipe, ("status", status))
         pipe.close()
 

@@ -37,3 +37,47 @@ def die_with_parent(signal_number: int, parent: int) -> None:
 def adopt_orphans(yes: bool = True) -> None:
     """Become (or stop being) the parent of descendants whose own parents die."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(yes))
+
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
+
+
+def small_disk(directory: str, size: int) -> bool:
+    """Mount a file system of ``size`` bytes at ``directory``, seen by this process and its children only.
+
+    :returns: whether this machine and this user may do so.
+    """
+    if _libc.unshare(_CLONE_NEWNS) != 0:
+        return False
+    if _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    return bool(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"size=%d,mode=1777" % size) == 0)
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
+#: The first of numbers that no user has, so that nobody else's processes count.
+_OWN_USER = 1_500_000_000
+
+
+def obey_process_limits() -> bool:
+    """Give up root's right to exceed ``RLIMIT_NPROC``, for this process and those that it forks.
+
+    The kernel exempts the real user root, and whoever has one of two capabilities; what else root may do,
+    such as opening files, follows from the effective user and stays.
+
+    :returns: whether the limit holds from now on.
+    """
+    if os.getuid() != 0:
+        return True
+    try:
+        os.setresuid(_OWN_USER + os.getpid(), -1, -1)
+    except OSError:
+        return False
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # twice (effective, permitted, inheritable): the low and the high 32 bits
+    if _libc.capget(header, sets) != 0:
+        return False
+    for place in (0, 1):
+        sets[place] &= ~(1 << _CAP_SYS_ADMIN | 1 << _CAP_SYS_RESOURCE) & 0xFFFFFFFF
+    return bool(_libc.capset(header, sets) == 0)

@@ -173,6 +173,15 @@ def thread_count(pid: int | str = "self") -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
+def threads_of_user(uid: int) -> int:
+    """All threads of all processes with this real user."""
+    count = 0
+    for process in psutil.process_iter(["uids", "num_threads"]):
+        if process.info["uids"] is not None and process.info["uids"].real == uid:
+            count += process.info["num_threads"] or 1
+    return count
+
+
 def shared_memory_names() -> set[str]:
     """Names in /dev/shm: POSIX semaphores and shared memory on this machine."""
     try:

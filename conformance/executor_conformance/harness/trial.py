@@ -260,10 +260,38 @@ class Trial:
             raise value
         return child, value
 
+    def meanwhile(self, body: Callable[[], object]) -> int:
+        """Run ``body`` in a process of the suite's own, while this one is in a call of the executor.
+
+        :returns: its pid, for :meth:`kill_own`.
+        """
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            try:
+                die_with_parent(signal.SIGKILL, parent)
+                self._own_processes.add(os.getpid())
+                body()
+            finally:
+                os._exit(1)
+        self._own_processes.add(child)
+        return child
+
+    def await_call(self, kind: str) -> None:
+        """In a process made by :meth:`meanwhile`: wait until the host is in this call."""
+        while True:
+            call = self._blackboard.call()
+            if call is not None and call.name.partition("\0")[0] == kind:
+                return
+            sleep(_SHORTEST_NAP_S)
+
     def kill_own(self, pid: int) -> None:
-        """Kill and reap a host made by :meth:`in_another_host`."""
+        """Kill and reap a process made by :meth:`in_another_host` or :meth:`meanwhile`."""
         processes.kill(pid)
-        os.waitpid(pid, 0)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # the executor collects whatever child it finds
 
     # -- what rules are built on -----------------------------------------------------------------------------
 

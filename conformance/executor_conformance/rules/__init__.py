@@ -23,7 +23,7 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import Aside, Finding
 
 #: In the order in which they are read and run.
-CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown")
+CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown", "faults")
 
 #: Broken, these leave nothing to judge: whatever comes after them is blocked without being run.
 GATEWAYS = (
@@ -55,6 +55,7 @@ OWNERS = {
         "lifecycle.idle-pumping-is-harmless",
         "states.an-exception-is-a-failure",
         "lifecycle.two-executors-share-a-process",
+        "faults.pumping-survives-a-death",
     ),
     Aside.DIED: (BRINGS_EVENTS, "parallelism.never-more-than-n", "shutdown.no-zombie-is-left"),
     Aside.STALLED: (

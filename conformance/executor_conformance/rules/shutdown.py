@@ -21,6 +21,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.harness.workers import idle_processes
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable
 
@@ -520,26 +521,8 @@ def end_returns_after_a_worker_died(trial: Trial) -> None:
     position = 0
     while True:
         subject = trial.started(parallelism=2)
-        gate = trial.gate()
-        # both workers have worked, so that lazy ones are there too
-        pair = trial.probes(2, gate.step)
-        subject.submit(*pair)
-        subject.await_started(*pair)
-        lines = {pid for run_pid in _pids(pair) for pid in _up_to_host(trial, run_pid)}
-        gate.open()
-        subject.await_terminal(*pair)
-        # Of workers that share a queue, one waits for the queue and the others for its lock: the one that
-        # does not get this task is the one that waits for the queue afterwards.
-        second_gate = trial.gate()
-        alone = trial.probe(second_gate.step)
-        subject.submit(alone)
-        subject.await_started(alone)
-        last = set(_up_to_host(trial, alone.runs[0].pid))
-        second_gate.open()
-        subject.await_terminal(alone)
-        subject.quiet()
-        idle = [pid for pid in lines | last if processes.is_alive(pid)]
-        idle.sort(key=lambda pid: (pid in last, pid))
+        there = idle_processes(subject)
+        idle = [*there.helpers, *there.workers]
         if not idle:  # no worker outlives its task here: one that is busy is killed instead
             if position == 0:
                 _kill_busy_and_end(trial, subject)
@@ -561,17 +544,6 @@ def _kill_busy_and_end(trial: Trial, subject: Subject) -> None:
     processes.kill(held.runs[0].pid)
     subject.end()
     _expect_gone(trial, "end() after a task's process was killed")
-
-
-def _up_to_host(trial: Trial, pid: int) -> list[int]:
-    """The process and its ancestors below the host."""
-    line = []
-    process = processes.look(pid)
-    while process is not None and process.pid not in (trial.host, trial.warden):
-        if not process.is_interpreter_helper or process.parent != trial.host:
-            line.append(process.pid)
-        process = processes.look(process.parent)
-    return line
 
 
 @must()
