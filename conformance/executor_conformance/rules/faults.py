@@ -15,6 +15,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES
@@ -175,7 +176,7 @@ def the_other_tasks_go_on(trial: Trial) -> None:
     Why: one task that uses too much memory must not take the tasks of all other DAGs with it.
     Likely causes: one dead worker breaks the whole pool; the dead worker held the lock of the shared queue;
     tasks that wait are bound to a worker.
-    Origin: concurrent.futures' BrokenProcessPool; apache/airflow#71380; apache/airflow#37979.
+    Origin: concurrent.futures' BrokenProcessPool; agronholm/apscheduler#362; apache/airflow#71380.
     """
     subject, gate, doomed, other = _two_running(trial)
     waiting = trial.probes(3)
@@ -200,6 +201,8 @@ def the_other_tasks_go_on(trial: Trial) -> None:
         "faults.a-killed-workers-task-is-not-run-again",
         "faults.a-killed-worker-fails-its-task",
         "faults.the-other-tasks-go-on",
+        "interface.bookkeeping-has-the-agreed-types",
+        "parallelism.slots-are-true-to-the-journal",
     )
 )
 def capacity_is_restored(trial: Trial) -> None:
@@ -355,8 +358,8 @@ def a_worker_may_die_during_end(trial: Trial) -> None:
     """``end()`` returns when a worker is killed while it waits, and what was to come of the tasks comes.
 
     Why: the end of a scheduler is often the end of a machine that is short of something.
-    Likely causes: end() waits for a result that never comes, or for a pill to be taken by a dead worker.
-    Origin: apache/airflow#14085; apache/airflow#18989; apache/airflow#23944.
+    Likely causes: end() waits for a result that never comes; it waits for a dead worker to take its pill.
+    Origin: apache/airflow#67870; apache/airflow#14085; apache/airflow#18989; apache/airflow#23944.
     """
     subject, gate, doomed, other = _two_running(trial)
     worker = workers_of(trial, [doomed, other])[0]
@@ -369,7 +372,7 @@ def a_worker_may_die_during_end(trial: Trial) -> None:
 
     hand = trial.meanwhile(kill_and_open)
     subject.end()
-    subject.pump()
+    subject.drain()
     trial.kill_own(hand)
     for probe, state in ((doomed, FAILED), (other, SUCCESS)):
         expect(
@@ -416,7 +419,7 @@ def a_killed_workers_task_is_stopped(trial: Trial) -> None:
     """When a worker is killed, the process of its task does not live on.
 
     Why: the scheduler starts the next try, and two run at once.
-    Likely causes: the task is a child that does not notice its parent's death.
+    Likely causes: the task is a child that does not notice its parent's death; it has a session of its own.
     Origin: apache/airflow#880; apache/airflow#1157; the tasks of Airflow's LocalExecutor finish what their
     killed worker began.
     """
@@ -437,7 +440,7 @@ def a_killed_workers_task_takes_its_children_along(trial: Trial) -> None:
     """When a worker is killed, what its task has started does not live on either.
 
     Why: a task is often a shell, and its child does the work, now beside that of the next try.
-    Likely causes: nobody ends the process group of a task that was killed.
+    Likely causes: nobody ends the process group of a task that was killed; only the direct child is known.
     Origin: apache/airflow#1157; apache/airflow#13215.
     """
     trial.need_processes()
@@ -500,19 +503,19 @@ def a_flood_of_output_stalls_nothing(trial: Trial) -> None:
     """A task that writes far more than a pipe holds to its output and error streams ends like any other.
 
     Why: tasks log; one that nobody reads stops in the middle of its work, and holds its slot.
-    Likely causes: output goes to a pipe that is read only at the end, or never.
+    Likely causes: output goes to a pipe that is read only at the end; nobody reads it at all.
     Origin: the subprocess module's warning about wait() with pipes; apache/airflow#71380.
     """
     size = 1 << 20
     _beside_others(trial, f"say={size}", f"cry={size}", states=(SUCCESS,), what="a task that writes 2 MiB")
 
 
-@must(after=("faults.the-other-tasks-go-on",))
+@must(after=("faults.the-other-tasks-go-on", "interface.command-kinds-tell-the-truth"))
 def a_task_may_close_every_descriptor(trial: Trial) -> None:
     """A task that closes every descriptor it has harms only itself.
 
     Why: daemonising code does so first thing; what it closes may be the worker's line to the host.
-    Likely causes: the result travels on a descriptor that the task shares, and its absence is waited for.
+    Likely causes: the result travels on a descriptor that the task shares; what it did not say is waited for.
     Origin: python-daemon's and supervisord's way to start; the contract: one bad task costs one task.
     """
     trial.need_processes()
@@ -525,13 +528,13 @@ def a_task_may_close_every_descriptor(trial: Trial) -> None:
     )
 
 
-@must()
+@must(after=("interface.command-kinds-tell-the-truth",))
 def a_daemon_left_by_a_task_holds_up_nothing(trial: Trial) -> None:
     """A task that leaves a daemon behind ends when it ends, and not when the daemon does.
 
     Why: the daemon holds the task's streams and pipes open; whoever waits for their end waits for ever.
-    Likely causes: the end of a pipe is taken for the end of the task.
-    Origin: bpo-4216 and the like: communicate() waits for grandchildren; apache/airflow#13215.
+    Likely causes: the end of a pipe is taken for the end of the task; the whole process group is waited for.
+    Origin: python/cpython#119710; python/cpython#75628 (waits for the last holder of a pipe).
     """
     trial.need_processes()
     gate = trial.gate()
@@ -540,13 +543,16 @@ def a_daemon_left_by_a_task_holds_up_nothing(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.CALLABLE,), after=("states.an-exception-is-a-failure",))
+@must(
+    needs=(Capability.CALLABLE,),
+    after=("states.an-exception-is-a-failure", "interface.command-kinds-tell-the-truth"),
+)
 def an_exception_that_cannot_travel_is_a_failure(trial: Trial) -> None:
     """An exception that cannot be pickled, or cannot be unpickled, fails its task and nothing else.
 
     Why: exceptions of libraries hold locks, sockets, or arguments that their class does not take again.
     Likely causes: the result is pickled in a thread that dies of it; the host unpickles unguarded.
-    Origin: python/cpython#84094 and the like: a pool breaks or hangs on an exception that does not unpickle.
+    Origin: python/cpython#103061; python/cpython#79492; agronholm/pythonfutures#30 (pools that hang).
     """
     for step, what in (
         ("raise-unpicklable", "an exception that cannot be pickled"),
@@ -573,7 +579,13 @@ def a_task_out_of_stack_or_memory_fails_alone(trial: Trial) -> None:
         )
 
 
-@must(after=("states.what-cannot-be-executed-fails", "parallelism.failed-tasks-give-their-slots-back"))
+@must(
+    after=(
+        "states.what-cannot-be-executed-fails",
+        "parallelism.failed-tasks-give-their-slots-back",
+        "interface.takes-queue-and-executor-config",
+    )
+)
 def one_bad_task_stalls_no_other(trial: Trial) -> None:
     """Among bad tasks of every kind, and strange queues and configs, the good ones are all run.
 
@@ -616,8 +628,8 @@ def a_backlog_never_blocks_the_host(trial: Trial) -> None:
     """Handing over more than any pipe or queue holds blocks nothing while all slots are taken.
 
     Why: the scheduler hands over thousands of tasks in one loop, and serves all executors with it.
-    Likely causes: commands are written to a pipe or a bounded queue that only an idle worker reads.
-    Origin: apache/airflow#71380; the bounded call queue of concurrent.futures, the pipe of multiprocessing.
+    Likely causes: commands are written to a pipe that only an idle worker reads; a queue has a bound.
+    Origin: apache/airflow#70526 (the scheduler stands still in the write to its LocalExecutor's queue).
     """
     subject = trial.started(parallelism=2)
     gate = trial.gate()
@@ -641,30 +653,93 @@ def a_backlog_never_blocks_the_host(trial: Trial) -> None:
 # -- the host is short of something --------------------------------------------------------------------------
 
 
-def _short_of(
-    trial: Trial, what: str, begin: Callable[[], None], relieve: Callable[[], None], subject: Subject
-) -> None:
-    """What is submitted during the shortage is refused, or gets its event; afterwards all is as before."""
-    subject.run(trial.probe())  # whatever it makes for its first task is made
+@dataclass(frozen=True)
+class _Shortage:
+    """Something that the host can run short of."""
+
+    what: str
+    begin: Callable[[], None]
+    relieve: Callable[[], None]
+
+
+def _live_through(trial: Trial, subject: Subject, shortage: _Shortage) -> list[Exception]:
+    """Submit tasks and pump during the shortage; the errors that the pumping raised.
+
+    What was submitted is refused, or gets its event, at the latest after the shortage; then all is as before.
+    """
+    first = trial.probe()
+    subject.run(first)  # whatever it makes for its first task is made
+    if subject.outcome(first) != SUCCESS:
+        raise NotApplicable(f"no task runs as it is prepared here: {subject.info(first)!r:.160}")
     probes = trial.probes(4)
-    begin()
+    errors = []
+
+    def pump() -> None:
+        error = subject.refusal(subject.pump)
+        if error is not None:
+            errors.append(error)
+
+    shortage.begin()
     try:
         refusals = [subject.refusal(lambda: subject.submit(probe)) for probe in probes]  # noqa: B023
         # As long as it takes for the tasks to meet the shortage too, if they start at all.
         trial.comes_true(
             lambda: all(subject.outcome(probe) for probe in probes),
-            pump=subject.pump,
+            pump=pump,
             budget_s=4 * trial.budgets.quiet_s,
         )
     finally:
-        relieve()
-    for probe, refusal in zip(probes, refusals, strict=True):
-        if refusal is None:
-            _await_outcome(subject, probe, f"a task that was accepted when {what}")
-            expect(len(probe.runs) <= 1, awaited="one run of it at most", seen=subject.story([probe]))
-        else:
-            expect(not probe.started, awaited="a refused task not to run", seen=subject.story([probe]))
-    _expect_capacity(trial, subject, 2, f"after {what}")
+        shortage.relieve()
+    accepted = [probe for probe, refusal in zip(probes, refusals, strict=True) if refusal is None]
+    for probe in accepted:
+        _await_outcome(subject, probe, f"a task that was accepted when {shortage.what}")
+    _expect_capacity(trial, subject, 2, f"after {shortage.what}")
+    for probe in probes:
+        expect(
+            len(probe.runs) <= (probe in accepted),
+            awaited="one run at most of what was accepted, and none of what was refused",
+            seen=f"{subject.story([probe])}; it was {'accepted' if probe in accepted else 'refused'}",
+        )
+    return errors
+
+
+def _no_descriptors() -> _Shortage:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    def begin() -> None:
+        highest = max(processes.open_descriptors()) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, 64), limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+
+    def relieve() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+    return _Shortage("the host had no descriptor left", begin, relieve)
+
+
+def _no_processes(trial: Trial) -> _Shortage:
+    """To be made before the executor is started: a limit of processes is inherited."""
+    if not obey_process_limits():
+        raise NotApplicable("the suite runs as root, and may not give up root's right to have any number")
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes.threads_of_user(os.getuid()) + 24, hard))
+    fillers: list[int] = []
+
+    def begin() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(trial.meanwhile(signal.pause))
+
+    def relieve() -> None:
+        for pid in fillers:
+            trial.kill_own(pid)
+
+    return _Shortage("no process could be made", begin, relieve)
 
 
 @must(after=("faults.pumping-survives-a-death",))
@@ -676,25 +751,7 @@ def the_host_may_run_out_of_descriptors(trial: Trial) -> None:
     nobody can watch; the error leaves through sync().
     Origin: apache/airflow#28328; apache/airflow#56641.
     """
-    subject = trial.started(parallelism=2)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken: list[int] = []
-
-    def begin() -> None:
-        highest = max(processes.open_descriptors()) + 1
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, 64), limits[1]))
-        try:
-            while True:
-                taken.append(os.dup(0))
-        except OSError:
-            pass
-
-    def relieve() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in taken:
-            os.close(descriptor)
-
-    _short_of(trial, "the host had no descriptor left", begin, relieve, subject)
+    _live_through(trial, trial.started(parallelism=2), _no_descriptors())
 
 
 @must(
@@ -715,23 +772,33 @@ def the_host_may_run_out_of_processes(trial: Trial) -> None:
     stays taken.
     Origin: apache/airflow#28328; apache/airflow#1157.
     """
-    if not obey_process_limits():
-        raise NotApplicable("the suite runs as root, and may not give up root's right to have any number")
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    resource.setrlimit(resource.RLIMIT_NPROC, (processes.threads_of_user(os.getuid()) + 24, hard))
+    shortage = _no_processes(trial)
+    _live_through(trial, trial.started(parallelism=2), shortage)
+
+
+@should(
+    after=(
+        "faults.pumping-survives-a-death",
+        "faults.the-host-may-run-out-of-descriptors",
+        "faults.the-host-may-run-out-of-processes",
+    )
+)
+def pumping_survives_a_shortage(trial: Trial) -> None:
+    """While descriptors or processes are short, ``heartbeat()`` and ``sync()`` do not raise.
+
+    Why: the scheduler calls them unguarded; the shortage passes, and the scheduler is gone.
+    Likely causes: the error of fork or open leaves the hand-over; a worker is replaced in the middle of the
+    collecting.
+    Origin: apache/airflow#28328; apache/airflow#32045 (an error that ends the scheduler).
+    """
     subject = trial.started(parallelism=2)
-    fillers: list[int] = []
-
-    def begin() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                fillers.append(trial.meanwhile(signal.pause))
-
-    def relieve() -> None:
-        for pid in fillers:
-            trial.kill_own(pid)
-
-    _short_of(trial, "no process could be made", begin, relieve, subject)
+    errors = _live_through(trial, subject, _no_descriptors())
+    with contextlib.suppress(NotApplicable):
+        shortage = _no_processes(trial)
+        errors += _live_through(trial, trial.started(parallelism=2), shortage)
+    expect(
+        not errors, awaited="no error out of the pumping", seen=f"{len(errors)}, such as {errors[:1]!r:.300}"
+    )
 
 
 @must(after=("faults.pumping-survives-a-death",))
@@ -739,7 +806,7 @@ def the_disk_may_be_full(trial: Trial) -> None:
     """While the disk for temporary files is full, tasks are refused or get their event; then all is well.
 
     Why: logs fill it, some night.
-    Likely causes: commands or results travel in files, and what could not be written is waited for.
+    Likely causes: results travel in files, and what was not written is waited for; a log cannot be opened.
     Origin: apache/airflow#69975; apache/airflow#55004 (an event that is lost).
     """
     directory = tempfile.gettempdir()
@@ -748,18 +815,15 @@ def the_disk_may_be_full(trial: Trial) -> None:
     subject = trial.started(parallelism=2)
     filler = os.path.join(directory, "filler")
 
-    def begin() -> None:
-        with open(filler, "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"f" * 4096)
-            except OSError:
-                pass
+    def fill() -> None:
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(b"f" * 4096)
 
-    _short_of(trial, "the disk was full", begin, lambda: os.unlink(filler), subject)
+    _live_through(trial, subject, _Shortage("the disk was full", fill, lambda: os.unlink(filler)))
 
 
-@must(after=("shutdown.terminate-stops-what-runs",))
+@must(after=("shutdown.terminate-stops-what-runs", "lifecycle.host-is-left-as-it-was"))
 def the_hosts_signal_handlers_stay_its_own(trial: Trial) -> None:
     """A host with handlers of its own for SIGTERM, SIGINT and SIGCHLD keeps them, and work goes on as ever.
 
