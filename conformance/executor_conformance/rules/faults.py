@@ -825,7 +825,7 @@ def the_disk_may_be_full(trial: Trial) -> None:
 
 @must(after=("shutdown.terminate-stops-what-runs",))
 def the_hosts_signal_handlers_do_no_harm(trial: Trial) -> None:
-    """Work goes on in a host that handles SIGTERM, SIGINT and SIGCHLD itself, and the first two never reach it.
+    """Work goes on in a host that handles SIGTERM, SIGINT and SIGCHLD itself, and no SIGTERM or SIGINT comes.
 
     Why: schedulers shut down in an orderly way by just these.
     Likely causes: workers inherit the handlers, which keep them from dying; end() signals its own process
