@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from executor_conformance.rules import catalogue
 from fixtures import specimens
-from fixtures.kill_matrix import Row, blame_precision, document
+from fixtures.kill_matrix import Row, blame_precision, document, read
 
 
 def row(breaks: str, *failed: str, name: str = "Some", undecided: int = 0) -> Row:
@@ -34,3 +34,15 @@ def test_the_order_is_that_of_the_specification_whatever_order_the_runs_ended_in
     assert text == document(reversed(rows))
     assert text.index(":Ant`") < text.index(":Zebra`") < text.index(":Some`")
     assert r"It &lt;breaks> a\|b." in text
+
+
+def test_what_was_written_can_be_read_to_judge_some_again() -> None:
+    first, second, *_ = catalogue()
+    rows = [
+        row(first, first, name="Exact"),
+        row(first, second, first, name="Two", undecided=2),
+        row(second, name="Missed"),
+    ]
+    text = document(rows)
+    assert document(read(text)) == text
+    assert [one.failed for one in read(text)] == [(first,), (second, first), ()]

@@ -25,6 +25,10 @@ KNOWN_DEFECTS = {
     "shutdown.nothing-outlives-a-killed-host": "workers wait on a queue that they hold open themselves",
     "states.a-key-in-flight-never-runs-twice-at-once": "nothing remembers what is in flight",
     "shutdown.interpreter-exit-does-not-hang": "workers that are no daemons are joined at exit",
+    "faults.a-killed-worker-fails-its-task": "a worker's exit status is looked at by nobody",
+    "faults.an-idle-worker-may-die": "a worker that waits holds the lock of the shared queue",
+    "faults.a-killed-workers-task-is-stopped": "the task is a child that does not notice its worker's death",
+    "faults.a-backlog-never-blocks-the-host": "workloads are put into a pipe by the host itself",
 }
 
 #: What works there and has to be seen to work.
@@ -37,6 +41,8 @@ KEPT_PROMISES = {
     "parallelism.n-is-reached",
     "parallelism.negative-is-refused",
     "shutdown.every-worker-exits",
+    "faults.the-other-tasks-go-on",
+    "faults.a-flood-of-output-stalls-nothing",
 }
 
 
