@@ -372,10 +372,11 @@ def _become_host(
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
-            for descriptor, name in ((1, "stdout"), (2, "stderr")):
-                stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as this
-                setattr(sys, name, stream)
-                setattr(sys, f"__{name}__", stream)
+        # New streams in any case: those of pytest may hold what it has yet to write.
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as this
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         hide_pytest()
         faulthandler.enable(file=stacks, all_threads=True)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
