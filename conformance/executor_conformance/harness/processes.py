@@ -28,11 +28,11 @@ class Process:
 
     @property
     def is_interpreter_helper(self) -> bool:
-        """The interpreter's own lasting helpers, which no executor can end: multiprocessing keeps one
+        """Lasting helpers, which no executor can end: multiprocessing (and loky, in the same way) keeps one
         resource tracker and one fork server for as long as the host lives.  Workers of the fork server
         share its command line but are its children, so only direct children of the host are meant.
         """
-        return "multiprocessing.resource_tracker" in self.command or (
+        return "resource_tracker import main" in self.command or (
             "multiprocessing.forkserver" in self.command
         )
 

@@ -382,7 +382,7 @@ def a_worker_may_die_during_end(trial: Trial) -> None:
         )
 
 
-@must(after=("shutdown.terminate-stops-what-runs",))
+@must(after=("shutdown.terminate-stops-what-runs", "parallelism.no-slot-stays-idle"))
 def a_stopped_worker_holds_up_nobody(trial: Trial) -> None:
     """While a worker is stopped (SIGSTOP) the other slots go on, and ``terminate()`` still works.
 
@@ -510,7 +510,13 @@ def a_flood_of_output_stalls_nothing(trial: Trial) -> None:
     _beside_others(trial, f"say={size}", f"cry={size}", states=(SUCCESS,), what="a task that writes 2 MiB")
 
 
-@must(after=("faults.the-other-tasks-go-on", "interface.command-kinds-tell-the-truth"))
+@must(
+    after=(
+        "faults.the-other-tasks-go-on",
+        "interface.command-kinds-tell-the-truth",
+        "parallelism.failed-tasks-give-their-slots-back",
+    )
+)
 def a_task_may_close_every_descriptor(trial: Trial) -> None:
     """A task that closes every descriptor it has harms only itself.
 
@@ -545,7 +551,11 @@ def a_daemon_left_by_a_task_holds_up_nothing(trial: Trial) -> None:
 
 @must(
     needs=(Capability.CALLABLE,),
-    after=("states.an-exception-is-a-failure", "interface.command-kinds-tell-the-truth"),
+    after=(
+        "states.an-exception-is-a-failure",
+        "interface.command-kinds-tell-the-truth",
+        "parallelism.failed-tasks-give-their-slots-back",
+    ),
 )
 def an_exception_that_cannot_travel_is_a_failure(trial: Trial) -> None:
     """An exception that cannot be pickled, or cannot be unpickled, fails its task and nothing else.
@@ -561,7 +571,7 @@ def an_exception_that_cannot_travel_is_a_failure(trial: Trial) -> None:
         _beside_others(trial, step, states=(FAILED,), what=what, callable_too=True)
 
 
-@must(after=("states.an-exception-is-a-failure",))
+@must(after=("states.an-exception-is-a-failure", "parallelism.failed-tasks-give-their-slots-back"))
 def a_task_out_of_stack_or_memory_fails_alone(trial: Trial) -> None:
     """A task that runs out of stack or of the memory that it may have fails, and nothing else.
 
