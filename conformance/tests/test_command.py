@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+import threading
+
 import pytest
 from conftest import Command
 
@@ -16,6 +19,25 @@ def test_the_reference_keeps_every_promise(judge: Command, start_method: str) ->
     )
     assert judged.rules("failed", "inconclusive", "blocked") == {}, judged.output
     assert judged.report["conformant"]
+    assert judged.status == 0, judged.output
+
+
+def test_what_other_programs_leave_in_shared_memory_accuses_nobody(judge: Command) -> None:
+    over, left = threading.Event(), []
+
+    def leave_one_after_another() -> None:
+        while not over.wait(0.02):
+            left.append(tempfile.NamedTemporaryFile(prefix="somebody-", dir="/dev/shm"))  # noqa: SIM115
+
+    leaver = threading.Thread(target=leave_one_after_another)
+    leaver.start()
+    try:
+        judged = judge("--executor=executor_reference:LocalExecutor", "-k", "shutdown.nothing-accumulates")
+    finally:
+        over.set()
+        leaver.join()
+        for name in left:
+            name.close()
     assert judged.status == 0, judged.output
 
 

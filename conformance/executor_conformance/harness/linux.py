@@ -42,7 +42,7 @@ def adopt_orphans(yes: bool = True) -> None:
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
 
 
-def small_disk(directory: str, size: int) -> bool:
+def private_disk(directory: str, size: int) -> bool:
     """Mount a file system of ``size`` bytes at ``directory``, seen by this process and its children only.
 
     :returns: whether this machine and this user may do so.

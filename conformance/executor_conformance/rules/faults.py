@@ -21,7 +21,7 @@ from typing import Any
 from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import obey_process_limits, small_disk
+from executor_conformance.harness.linux import obey_process_limits, private_disk
 from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.harness.workers import idle_processes, workers_of
@@ -820,7 +820,7 @@ def the_disk_may_be_full(trial: Trial) -> None:
     Origin: apache/airflow#69975; apache/airflow#55004 (an event that is lost).
     """
     directory = tempfile.gettempdir()
-    if not small_disk(directory, 1 << 16):
+    if not private_disk(directory, 1 << 16):
         raise NotApplicable("no file system can be mounted here to be filled")
     subject = trial.started(parallelism=2)
     filler = os.path.join(directory, "filler")
