@@ -39,16 +39,39 @@ def adopt_orphans(yes: bool = True) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(yes))
 
 
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 
 
 def private_disk(directory: str, size: int) -> bool:
     """Mount a file system of ``size`` bytes at ``directory``, seen by this process and its children only.
 
+    A user other than root may do so in a user namespace of their own, where the machine lets them; it shows
+    the same user and group.
+
     :returns: whether this machine and this user may do so.
     """
-    if _libc.unshare(_CLONE_NEWNS) != 0:
+    attempt = os.fork()  # what fails half-way must not leave this process in a namespace without a user
+    if attempt == 0:
+        os._exit(0 if _mount_privately(directory, size) else 1)
+    return os.waitpid(attempt, 0)[1] == 0 and _mount_privately(directory, size)
+
+
+def _mount_privately(directory: str, size: int) -> bool:
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(_CLONE_NEWNS | (_CLONE_NEWUSER if user else 0)) != 0:
         return False
+    if user:
+        try:
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            ):
+                with open(f"/proc/self/{name}", "w") as file:
+                    file.write(text)
+        except OSError:
+            return False
     if _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
         return False
     return bool(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"size=%d,mode=1777" % size) == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -183,11 +184,14 @@ def threads_of_user(uid: int) -> int:
 
 
 def shared_memory_names() -> set[str]:
-    """Names in /dev/shm: POSIX semaphores and shared memory on this machine."""
-    try:
-        return set(os.listdir("/dev/shm"))
-    except OSError:
-        return set()
+    """Names of this user in /dev/shm: POSIX semaphores and shared memory."""
+    names, user = set(), os.geteuid()
+    with contextlib.suppress(OSError), os.scandir("/dev/shm") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid == user:
+                    names.add(entry.name)
+    return names
 
 
 def mapped_shared_memory(pid: int | str = "self") -> list[str]:
