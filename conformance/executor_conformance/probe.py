@@ -26,6 +26,11 @@ A step is ``name`` or ``name=value``:
 ``cry=N``           write N bytes to standard error
 ``return=N``        return N bytes (callables)
 ``note=TEXT``       record TEXT as it arrived
+``mark=WHAT``       change something that a process has: see ``_MARKS``
+``look=WHAT``       record ``marked`` or ``clean``: whether a process before has changed it
+``signals``         record how SIGINT and SIGTERM would meet it
+``stdin``           record what can be read from standard input without waiting
+``terminal``        record whether it has a terminal
 ====================== ==============================================================================
 """
 
@@ -38,6 +43,8 @@ _monotonic_ns = time.monotonic_ns
 _RUNS = iter(range(1, 1 << 62))
 #: Set on ``sys`` in the host: only a forked child inherits it, so whether a task was forked is *seen*.
 HOST_MARKER = "_executor_conformance_host"
+#: The name of the signal handlers that a rule gives the host.
+HOST_HANDLER = "_executor_conformance_handler"
 
 
 def record(journal: str, kind: str, probe: str, run: str, *fields: object) -> None:
@@ -131,6 +138,141 @@ def _note(journal: str, probe: str, run_id: str, value: str) -> None:
     record(journal, "note", probe, run_id, value.encode("utf-8", "surrogateescape").hex())
 
 
+def _mark_environment() -> None:
+    os.environ["EXECUTOR_CONFORMANCE_MARK"] = "marked"
+
+
+def _environment_is_marked() -> bool:
+    return "EXECUTOR_CONFORMANCE_MARK" in os.environ
+
+
+def _mark_directory() -> None:
+    os.chdir("/proc")
+
+
+def _directory_is_marked() -> bool:
+    return os.getcwd() == "/proc"
+
+
+def _mark_umask() -> None:
+    os.umask(0o135)
+
+
+def _umask_is_marked() -> bool:
+    return _own_status("Umask") == 0o135
+
+
+def _mark_limits() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (987654321, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _limits_are_marked() -> bool:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_CPU)[0] == 987654321
+
+
+def _mark_signals() -> None:
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _signals_are_marked() -> bool:
+    import signal
+
+    return bool(
+        _own_status("SigBlk") >> signal.SIGUSR1 - 1 & 1 or _own_status("SigIgn") >> signal.SIGUSR2 - 1 & 1
+    )
+
+
+def _mark_modules() -> None:
+    import types
+
+    types.__dict__["executor_conformance_mark"] = True
+
+
+def _modules_are_marked() -> bool:
+    import types
+
+    return "executor_conformance_mark" in types.__dict__
+
+
+def _mark_path() -> None:
+    sys.path.insert(0, "/nonexistent/executor-conformance-mark")
+
+
+def _path_is_marked() -> bool:
+    return "/nonexistent/executor-conformance-mark" in sys.path
+
+
+_MARKS = {
+    "environment": (_mark_environment, _environment_is_marked),
+    "directory": (_mark_directory, _directory_is_marked),
+    "umask": (_mark_umask, _umask_is_marked),
+    "limits": (_mark_limits, _limits_are_marked),
+    "signals": (_mark_signals, _signals_are_marked),
+    "modules": (_mark_modules, _modules_are_marked),
+    "path": (_mark_path, _path_is_marked),
+}
+
+
+def _mark(journal: str, probe: str, run_id: str, value: str) -> None:
+    _MARKS[value][0]()
+
+
+def _look(journal: str, probe: str, run_id: str, value: str) -> None:
+    _note(journal, probe, run_id, "marked" if _MARKS[value][1]() else "clean")
+
+
+def _own_status(field: str) -> int:
+    """A field of this thread's status that is a number: octal for ``Umask``, else hexadecimal."""
+    with open("/proc/thread-self/status") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == field:
+                return int(value, 8 if field == "Umask" else 16)
+    raise LookupError(field)
+
+
+def _signals(journal: str, probe: str, run_id: str, value: str) -> None:
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        for how, is_so in (
+            ("ignored", _own_status("SigIgn") >> number - 1 & 1),
+            ("blocked", _own_status("SigBlk") >> number - 1 & 1),
+            ("handled by the host", getattr(handler, "__name__", "") == HOST_HANDLER),
+        ):
+            if is_so:
+                _note(journal, probe, run_id, f"{number.name} {how}")
+
+
+def _stdin(journal: str, probe: str, run_id: str, value: str) -> None:
+    import select
+
+    text = ""
+    try:
+        if sys.stdin is not None and select.select([sys.stdin], [], [], 0)[0]:
+            text = sys.stdin.readline()
+    except (OSError, ValueError):
+        pass  # closed: there is none
+    _note(journal, probe, run_id, text)
+
+
+def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        _note(journal, probe, run_id, "none")
+    else:
+        _note(journal, probe, run_id, "a terminal")
+
+
 _STEPS = {
     "gate": _gate,
     "nap": _nap,
@@ -141,6 +283,11 @@ _STEPS = {
     "say": _say,
     "cry": _cry,
     "note": _note,
+    "mark": _mark,
+    "look": _look,
+    "signals": _signals,
+    "stdin": _stdin,
+    "terminal": _terminal,
 }
 
 

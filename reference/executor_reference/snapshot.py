@@ -191,6 +191,7 @@ class _Snapshot:
             return False
         command = pickle.loads(_read_exactly(self._channel, int.from_bytes(head, "little")))
         if descriptors:  # else there was none left for it here: the host sees its pipe closed
+            os.set_inheritable(descriptors[0], False)  # recv_fds() ignores its flags (MSG_CMSG_CLOEXEC)
             self._start(command, Connection(descriptors[0], readable=False))
         return True
 

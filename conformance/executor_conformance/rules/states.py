@@ -92,7 +92,7 @@ def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
         subject.expect_outcome(probes[step], state, f"a task that ended with {step}")
 
 
-@must()
+@must(after=("isolation.a-task-can-be-interrupted",))
 def death_by_signal_is_a_failure(trial: Trial) -> None:
     """A task that dies of a signal is reported ``failed``.
 
