@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO, NoReturn
 
+from executor_conformance import airflow_history
 from executor_conformance.history import HistoryJudge, Kind, NotAHistory, judge_lines
 
 #: As for pytest: the input is wrong.
@@ -42,9 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="print N offences at most (%(default)s); all are counted",
     )
+    check.set_defaults(run=_check_history)
+    read = commands.add_parser(
+        "history-from-airflow",
+        help="make such a log from Airflow's database",
+        description="Write the history that an Airflow metadata database (SQLite) tells, as JSON Lines.",
+    )
+    read.add_argument("file", metavar="DATABASE", help="such as airflow.db; it is only read")
+    read.set_defaults(run=_history_from_airflow)
     given = parser.parse_args(arguments)
     try:
-        return _check_history(given)
+        status: int = given.run(given)
+        return status
+    except airflow_history.NotAirflow as error:
+        print(f"executor-conformance: {error}", file=sys.stderr)
     except NotAHistory as error:
         print(f"executor-conformance: {given.file}: {error}", file=sys.stderr)
     except OSError as error:
@@ -68,6 +80,12 @@ def _check_history(given: argparse.Namespace) -> int:
     told = ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
     print(f"{sum(counts.values())} events ({told}); {judge.in_flight} still in flight; {offences} offences")
     return 1 if offences else 0
+
+
+def _history_from_airflow(given: argparse.Namespace) -> int:
+    for line in airflow_history.history(given.file):
+        print(line)
+    return 0
 
 
 def _opened(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:

@@ -23,6 +23,7 @@ class Kind(str, enum.Enum):
     FINISHED = "finished"
     KILLED = "killed"
     OBSERVED = "observed"
+    WITHDRAWN = "withdrawn"
     ENDED = "ended"
 
     __str__ = str.__str__
@@ -113,6 +114,10 @@ class HistoryJudge:
             return [self._stray(event)]
         if event.kind is Kind.STARTED:
             return self._start(one, event)
+        if event.kind is Kind.WITHDRAWN:
+            self._running -= bool(one.started and not one.ended)
+            del self._tries[event.key]
+            return []
         offences = (self._observe if event.kind is Kind.OBSERVED else self._finish)(one, event)
         if one.is_over:
             del self._tries[event.key]
@@ -248,11 +253,9 @@ class HistoryJudge:
         self._ended_at = event.line
         offences = [
             Offence(
-                "shutdown.accepted-work-is-finished"
-                if not one.started
-                else "shutdown.running-tasks-are-finished",
-                f"{_told(key)} had no terminal event when end() had returned and the buffer was drained",
-                (one.submitted, event.line),
+                _never_reported(one),
+                f"{_told(key)} {'was killed' if one.killed else 'was accepted'}, and had no terminal event",
+                tuple(line for line in (one.submitted, one.started, one.ended, event.line) if line),
             )
             for key, one in self._tries.items()
             if one.reported not in TERMINAL_STATES
@@ -260,6 +263,12 @@ class HistoryJudge:
         self._tries.clear()
         self._running = 0
         return offences
+
+
+def _never_reported(one: _Try) -> str:
+    if one.killed:
+        return "faults.a-killed-worker-fails-its-task"
+    return "shutdown.running-tasks-are-finished" if one.started else "shutdown.accepted-work-is-finished"
 
 
 def _told(key: Hashable) -> str:

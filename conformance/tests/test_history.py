@@ -38,6 +38,8 @@ def offences(text: str, parallelism: int = 0, starts_are_known: bool = True) -> 
     [
         "su a, st a, fi a success, ob a success, en",
         "su a, st a, fi a failed, ob a failed, en",
+        "su a, wi a, en",
+        "su a, st a, wi a, su a, st a, fi a success, ob a success, en",
         "su a, ob a queued, st a, ob a running, fi a success, ob a success",
         "su a, st a, ki a, ob a failed, en",
         "su a, ob a failed, en",  # it could not be started
@@ -69,7 +71,8 @@ def test_what_is_right_is_no_offence(text: str) -> None:
         ("su a, ob a running, ob a queued", "states.only-legal-transitions", (2, 3)),
         ("su a, ob a running, ob a running", "states.only-legal-transitions", (2, 3)),
         ("su a, en", "shutdown.accepted-work-is-finished", (1, 2)),
-        ("su a, st a, en", "shutdown.running-tasks-are-finished", (1, 3)),
+        ("su a, st a, en", "shutdown.running-tasks-are-finished", (1, 2, 3)),
+        ("su a, st a, ki a, en", "faults.a-killed-worker-fails-its-task", (1, 2, 3, 4)),
         ("en, su a", "lifecycle.submit-after-end-is-refused", (1, 2)),
         ("su a, su b, st a, st b", "parallelism.never-more-than-n", (4,)),
     ],

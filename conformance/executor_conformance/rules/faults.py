@@ -562,7 +562,8 @@ def an_exception_that_cannot_travel_is_a_failure(trial: Trial) -> None:
 
     Why: exceptions of libraries hold locks, sockets, or arguments that their class does not take again.
     Likely causes: the result is pickled in a thread that dies of it; the host unpickles unguarded.
-    Origin: python/cpython#103061; python/cpython#79492; agronholm/pythonfutures#30 (pools that hang).
+    Origin: apache/airflow#64476; apache/airflow#49099 (the scheduler ends); python/cpython#103061;
+    python/cpython#79492; agronholm/pythonfutures#30 (pools that hang).
     """
     for step, what in (
         ("raise-unpicklable", "an exception that cannot be pickled"),
