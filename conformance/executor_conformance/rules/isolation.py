@@ -25,6 +25,8 @@ from executor_conformance.probe import HOST_HANDLER
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable
 
+_KINDS = ("interface.command-kinds-tell-the-truth",)
+_PROGRAMS = (*_KINDS, "interface.passes-arguments-unchanged", "states.every-exit-status-tells")
 _SHARED = "its tasks share a worker by design, as was seen by their pid"
 
 
@@ -74,7 +76,7 @@ def _expect_no_trace(trial: Trial, *aspects: tuple[str, str]) -> None:
         raise NotApplicable(_SHARED)
 
 
-@must()
+@must(after=_KINDS)
 def the_environment_is_each_tasks_own(trial: Trial) -> None:
     """What a task sets in its environment, the tasks after it do not see.
 
@@ -86,7 +88,7 @@ def the_environment_is_each_tasks_own(trial: Trial) -> None:
     _expect_no_trace(trial, ("environment", "a variable of the environment"))
 
 
-@must()
+@must(after=_KINDS)
 def the_working_directory_is_each_tasks_own(trial: Trial) -> None:
     """When a task changes its working directory, the tasks after it do not start there.
 
@@ -98,7 +100,7 @@ def the_working_directory_is_each_tasks_own(trial: Trial) -> None:
     _expect_no_trace(trial, ("directory", "the working directory"))
 
 
-@must()
+@must(after=_KINDS)
 def the_umask_is_each_tasks_own(trial: Trial) -> None:
     """When a task changes its umask, the tasks after it do not have it.
 
@@ -110,7 +112,7 @@ def the_umask_is_each_tasks_own(trial: Trial) -> None:
     _expect_no_trace(trial, ("umask", "the umask"))
 
 
-@must()
+@must(after=_KINDS)
 def resource_limits_are_each_tasks_own(trial: Trial) -> None:
     """When a task limits its own resources, the tasks after it are not limited.
 
@@ -121,7 +123,7 @@ def resource_limits_are_each_tasks_own(trial: Trial) -> None:
     _expect_no_trace(trial, ("limits", "a resource limit"))
 
 
-@must()
+@must(after=_KINDS)
 def signal_settings_are_each_tasks_own(trial: Trial) -> None:
     """When a task blocks or ignores signals, the tasks after it do not.
 
@@ -133,7 +135,7 @@ def signal_settings_are_each_tasks_own(trial: Trial) -> None:
     _expect_no_trace(trial, ("signals", "a signal's mask or handler"))
 
 
-@must()
+@must(after=_KINDS)
 def modules_are_each_tasks_own(trial: Trial) -> None:
     """What a task changes in a module or in ``sys.path``, the tasks after it do not see.
 
@@ -174,7 +176,7 @@ def _what_a_program_has(trial: Trial, subject: Subject) -> dict[str, object]:
     return has
 
 
-@must(needs=(Capability.ARGV,), after=("states.every-exit-status-tells",))
+@must(needs=(Capability.ARGV,), after=_PROGRAMS)
 def a_program_gets_no_descriptor_of_the_executor(trial: Trial) -> None:
     """An executed program has its three standard streams, and none of the executor's files, pipes or sockets.
 
@@ -210,7 +212,7 @@ def _links_of_descriptors() -> dict[str, str]:
     return links
 
 
-@must(after=("states.every-exit-status-tells",))
+@must(after=_PROGRAMS)
 def a_task_can_be_interrupted(trial: Trial) -> None:
     """A task starts with SIGINT and SIGTERM neither ignored nor blocked.
 
@@ -283,7 +285,7 @@ def _host_handler(number: int, frame: object) -> None:
 _host_handler.__name__ = HOST_HANDLER
 
 
-@should(after=("states.every-exit-status-tells",))
+@should(after=_KINDS)
 def a_task_does_not_read_the_hosts_input(trial: Trial) -> None:
     """What stands in the host's standard input is not for the tasks.
 
@@ -300,7 +302,7 @@ def a_task_does_not_read_the_hosts_input(trial: Trial) -> None:
         raise NotApplicable(_SHARED)
 
 
-@should(after=("states.every-exit-status-tells",))
+@should(after=_KINDS)
 def a_task_does_not_have_the_hosts_terminal(trial: Trial) -> None:
     """A host that was started from a terminal keeps it to itself.
 
