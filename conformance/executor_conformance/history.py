@@ -36,7 +36,7 @@ class Event:
     :param key: of the try; ``None`` for ``ended``.
     :param state: for ``observed`` what the executor reported; for ``finished`` how the task itself ended, if
         that is known.
-    :param line: where it stands, counted from 1.
+    :param line: where it stands, counted from 1; the judge needs it.
     """
 
     kind: Kind

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,6 +118,8 @@ class Judge:
     :param selected: ids of the rules of this run.
     :param directory: of the run; holds the verdicts and, for a while, each rule's scratch directory.
     :param deadline: on the monotonic clock; what is not judged by then stays ``inconclusive``.
+    :param seed: of what rules leave to chance.
+    :param replay: a program to be performed instead of those that chance makes.
     """
 
     target: Target
@@ -131,6 +133,8 @@ class Judge:
     show_output: bool = False
     build: Callable[[Target, dict[str, Any]], Any] | None = None
     dispose: Callable[[Any], None] | None = None
+    seed: int = 0
+    replay: Mapping[str, Any] | None = None
     _undecided: list[str] = field(default_factory=list)
 
     @property
@@ -158,11 +162,11 @@ class Judge:
                 rule.id,
                 _blocked_by(BRINGS_EVENTS, finding)
                 if _yields(rule, finding)
-                else replace(finding, provisional=finding.verdict is Verdict.FAILED),
+                else replace(finding, provisional=finding.verdict is Verdict.FAILED and not self.replay),
             )
         # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
         # one, find each other's verdict instead of waiting for it.
-        if finding.verdict is Verdict.FAILED:
+        if finding.verdict is Verdict.FAILED and self.replay is None:
             self._undecided.append(rule.id)
             finding = self._blame(rule, finding)
             self._undecided.remove(rule.id)
@@ -265,6 +269,9 @@ class Judge:
             facts=self.facts,
             hung_calls=self.store.hung_calls(),
             build=self.build,
+            dispose=self.dispose,
+            seed=self.seed,
+            replay=self.replay,
         )
 
     def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:

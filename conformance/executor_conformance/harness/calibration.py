@@ -87,6 +87,7 @@ class Budgets:
     :param call_s: for one call of the executor to return.
     :param stop_s: for ``start``, ``end``, ``terminate`` and the constructor to return.
     :param block_s: a call of ``sync`` that takes longer waits for something.
+    :param scale: how much slower this machine is than an ordinary idle one.
     """
 
     arrival_s: float
@@ -94,6 +95,7 @@ class Budgets:
     call_s: float
     stop_s: float
     block_s: float
+    scale: float = 1.0
 
     @classmethod
     def of(cls, calibration: Calibration, first_task_s: float = 0.0) -> Budgets:
@@ -108,4 +110,5 @@ class Budgets:
             call_s=5.0 * scale + 3.0 * first_task_s,
             stop_s=6.0 * scale + 6.0 * first_task_s,
             block_s=0.25 * scale,
+            scale=scale,
         )

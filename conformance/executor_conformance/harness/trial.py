@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from executor_conformance.driving import ABSENT, Capability, Driver, Submission,
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.containment import Account, Limits, contain
 from executor_conformance.harness.linux import die_with_parent, monotonic, monotonic_ns, sleep
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.target import Target
+from executor_conformance.probe import HOST_MARKER
 from executor_conformance.verdicts import (
     Aside,
     Blocked,
@@ -120,6 +123,8 @@ class Trial:
     :param warden: the pid below which everything that the executor makes can be found.
     :param needs: capabilities without which the rule is not applicable.
     :param hung_calls: calls that have hung repeatedly in this run -> the rule that says so.
+    :param seed: of whatever a rule leaves to chance.
+    :param replay: a program to be performed instead of those that chance makes.
     """
 
     def __init__(
@@ -134,6 +139,9 @@ class Trial:
         facts: Facts | None = None,
         hung_calls: Mapping[str, str] | None = None,
         build: Callable[[Target, dict[str, Any]], Any] | None = None,
+        dispose: Callable[[Any], None] | None = None,
+        seed: int = 0,
+        replay: Mapping[str, Any] | None = None,
     ) -> None:
         self.target = target
         self.budgets = budgets
@@ -146,6 +154,9 @@ class Trial:
         self._blackboard = blackboard
         self._hung_calls = hung_calls or {}
         self._build = build
+        self._dispose = dispose
+        self.seed = seed
+        self.replay = replay
         self._factory = ProbeFactory(scratch)
         self._own_processes: set[int] = set()
         self._steps: list[str] = []
@@ -259,6 +270,34 @@ class Trial:
         if kind == "judgement":
             raise value
         return child, value
+
+    def contained(
+        self, body: Callable[[Trial, Blackboard], None], *, scratch: str, limits: Limits
+    ) -> Account:
+        """Run ``body`` on a trial of its own, in a contained host within this one.
+
+        :param scratch: the directory of that trial.
+        """
+
+        def inside(blackboard: Blackboard) -> None:
+            setattr(sys, HOST_MARKER, os.getpid())
+            within = Trial(
+                target=self.target,
+                budgets=self.budgets,
+                blackboard=blackboard,
+                scratch=scratch,
+                warden=os.getppid(),
+                needs=self._needs,
+                facts=self.facts,
+                hung_calls=self._hung_calls,
+                build=self._build,
+            )
+            body(within, blackboard)
+            if self._dispose is not None:
+                for executor in within.built:
+                    self._dispose(executor)
+
+        return contain(inside, limits=limits, scratch=scratch)
 
     def meanwhile(self, body: Callable[[], object]) -> int:
         """Run ``body`` in a process of the suite's own, while this one is in a call of the executor.

@@ -47,6 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="failures that do not fail the run (TOML); one that passes does",
     )
+    group.addoption(
+        "--conformance-seed",
+        metavar="N",
+        help="repeat what chance did in the run that printed this seed (default: another one each time)",
+    )
+    group.addoption(
+        "--replay",
+        metavar="FILE",
+        help="perform again the program that a run has written down, on the same executor or on --executor",
+    )
     group.addoption("--explain", metavar="RULE", help="print what is known of a rule, and exit")
     group.addoption(
         "--conformance-rules", action="store_true", default=False, help="list all rules, and exit"
@@ -59,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("conformance_level", "default of --conformance-level", default="")
     parser.addini("conformance_report", "defaults of --conformance-report", type="linelist", default=[])
     parser.addini("conformance_known_failures", "default of --conformance-known-failures", default="")
+    parser.addini("conformance_seed", "default of --conformance-seed", default="")
     parser.addini("conformance_time_limit", "default of --conformance-time-limit", default="")
 
 
@@ -78,7 +89,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.executor is None and not config.getini("executor"):
+    option = config.option
+    if option.executor is None and option.replay is None and not config.getini("executor"):
         return
     from executor_conformance.plugin.session import ConformanceSession
     from executor_conformance.plugin.settings import Settings

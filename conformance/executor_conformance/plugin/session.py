@@ -6,9 +6,11 @@ judge.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import random
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable
@@ -21,7 +23,7 @@ from executor_conformance.acquaintance import Acquaintance, get_acquainted, impo
 from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target, TargetError
-from executor_conformance.plugin import known_failures, terminal
+from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
 from executor_conformance.rules import CHAPTERS, Rule, catalogue
@@ -82,8 +84,9 @@ class Chapter(pytest.Collector):
     conformance: ConformanceSession
 
     def collect(self) -> Iterable[RuleItem]:
+        replay = self.conformance.settings.replay
         for rule in catalogue().values():
-            if rule.chapter == self.name:
+            if rule.chapter == self.name and (replay is None or rule.id == replay.rule):
                 name = rule.id.partition(".")[2]
                 yield RuleItem.from_parent(self, name=name, rule=rule, conformance=self.conformance)
 
@@ -122,6 +125,7 @@ class ConformanceSession:
         try:
             os.chmod(self.directory, 0o755)
             self.calibration = calibrate()
+            self.seed = random.randrange(1 << 32) if self.settings.seed is None else self.settings.seed
             self.deadline = monotonic() + self.settings.time_limit_s
             self.acquaintance = get_acquainted(
                 self.settings.executor,
@@ -142,6 +146,7 @@ class ConformanceSession:
     def _join(self, shared: dict[str, Any]) -> None:
         self.directory = shared["directory"]
         self.calibration = Calibration(**shared["calibration"])
+        self.seed = shared["seed"]
         self.deadline = shared["deadline"]
         self.acquaintance = Acquaintance.from_dict(shared["acquaintance"])
 
@@ -150,6 +155,7 @@ class ConformanceSession:
         node.workerinput["executor_conformance"] = {
             "directory": self.directory,
             "calibration": self.calibration.as_dict(),
+            "seed": self.seed,
             "deadline": self.deadline,
             "acquaintance": self.acquaintance.as_dict(),
         }
@@ -178,6 +184,8 @@ class ConformanceSession:
             show_output=self._option("capture") == "no",
             build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
             dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
+            seed=self.seed,
+            replay=self.settings.replay.program if self.settings.replay else None,
         )
 
     def _option(self, name: str) -> Any:
@@ -283,7 +291,8 @@ class ConformanceSession:
             f"executor: {self.settings.executor} ({known.distribution or 'no distribution'}), "
             f"adapter {known.family}, tasks {tasks[facts.tasks_in_host]}{how}",
             f"calibration: fork {calibration.fork_s * 1e3:.1f} ms, interpreter "
-            f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms",
+            f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
+            f"--conformance-seed={self.seed}",
         ]
 
     def report(self, complete: bool) -> Report:
@@ -323,10 +332,26 @@ class ConformanceSession:
             # an executor may have put anything into its messages
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](report))
+        self._write_replays(report)
         if complete:
             others_failed = session.testsfailed > self.rules_failed
             ok = report.green and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
+
+    def _write_replays(self, report: Report) -> None:
+        if self.settings.replay is not None:
+            return
+        for rule, finding in report.findings:
+            if replays.is_replayable(finding):
+                with contextlib.suppress(OSError):  # where nothing can be written, the seed repeats it
+                    replays.write(
+                        str(self.config.invocation_params.dir),
+                        rule,
+                        finding,
+                        executor=self.settings.executor,
+                        options=self.settings.options_as_given,
+                        adapter=self.settings.adapter or "",
+                    )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if not self.config.option.collectonly and not self._refused:

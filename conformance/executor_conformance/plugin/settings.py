@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from executor_conformance.plugin import LEVELS
+from executor_conformance.plugin import LEVELS, replays
 from executor_conformance.plugin.known_failures import KnownFailure
 from executor_conformance.plugin.known_failures import read as read_known_failures
 from executor_conformance.report import WRITERS, html_format
@@ -41,6 +41,8 @@ class Settings:
     reports: tuple[str, ...]
     time_limit_s: float
     known_failures: Mapping[str, KnownFailure]
+    seed: int | None
+    replay: replays.Replay | None
 
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
@@ -48,7 +50,15 @@ class Settings:
         _check_selection(option.keyword)
         if option.executor == "":
             raise pytest.UsageError("--executor='' names nothing: give it as module:Class")
+        replay = None if option.replay is None else replays.read(option.replay)
+        executor = option.executor or config.getini("executor")
         options = [*config.getini("executor_options"), *(option.executor_option or [])]
+        adapter = option.executor_adapter or config.getini("executor_adapter") or None
+        if replay is not None and option.executor is None:  # on the one on which it was found
+            executor, options = replay.executor, [*replay.options, *(option.executor_option or [])]
+            adapter = option.executor_adapter or replay.adapter or None
+            if not executor:
+                raise pytest.UsageError(f"--replay={replay.path!r} names no executor: add --executor")
         # As for pytest's own, what an ini file says of paths is relative to where it is.
         folder = config.inipath.parent if config.inipath else config.rootpath
         reports = option.conformance_report or [
@@ -58,14 +68,16 @@ class Settings:
         if known_failures is None and config.getini("conformance_known_failures"):
             known_failures = str(folder / config.getini("conformance_known_failures"))
         return cls(
-            executor=option.executor or config.getini("executor"),
+            executor=executor,
             options=_options(options),
             options_as_given=tuple(options),
-            adapter=option.executor_adapter or config.getini("executor_adapter") or None,
+            adapter=adapter,
             level=_level(option.conformance_level or config.getini("conformance_level") or "must"),
             known_failures={} if known_failures is None else read_known_failures(known_failures),
             reports=tuple(map(_report, reports)),
             time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
+            seed=_seed(option.conformance_seed or config.getini("conformance_seed")),
+            replay=replay,
         )
 
     def as_arguments(self) -> list[str]:
@@ -149,3 +161,11 @@ def _seconds(text: str | None) -> float:
     if not 0 < seconds < float("inf"):
         raise pytest.UsageError(f"--conformance-time-limit={text!r} is not a number of seconds above 0")
     return seconds
+
+
+def _seed(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise pytest.UsageError(f"--conformance-seed={text!r} is not a whole number from 0 up")
+    return int(text)

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from executor_conformance.plugin import replays
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import Report
 from executor_conformance.rules import CHAPTERS, Rule
@@ -18,8 +19,12 @@ _LABEL = "  {:<9}"
 _EVIDENCE_LINES = 14
 
 
-def repeat_command(rule: Rule, settings: Settings) -> str:
+def repeat_command(rule: Rule, finding: Finding, settings: Settings) -> str:
     """The command that judges this rule again."""
+    if settings.replay is not None:
+        return shlex.join(["pytest", *settings.as_arguments(), f"--replay={settings.replay.path}"])
+    if replays.is_replayable(finding):
+        return shlex.join(["pytest", f"--replay={replays.path_for(rule)}"])
     return shlex.join(["pytest", *settings.as_arguments(), "-k", rule.id])
 
 
@@ -93,10 +98,11 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
 
 def _core(rule: Rule, finding: Finding, settings: Settings) -> list[str]:
     lines = [_LABEL.format("awaited") + finding.awaited, _LABEL.format("seen") + finding.seen]
+    lines += [f"    {line}" for line in finding.measurements.get("timeline", ())]
     if finding.after:
         lines.append(_LABEL.format("after") + finding.after)
     lines.append(_LABEL.format("likely") + "; ".join(rule.causes))
-    lines.append(_LABEL.format("repeat") + repeat_command(rule, settings))
+    lines.append(_LABEL.format("repeat") + repeat_command(rule, finding, settings))
     return lines
 
 

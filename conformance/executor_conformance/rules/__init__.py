@@ -23,7 +23,7 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import Aside, Finding
 
 #: In the order in which they are read and run.
-CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown", "faults", "isolation")
+CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown", "faults", "isolation", "model")
 
 #: Broken, these leave nothing to judge: whatever comes after them is blocked without being run.
 GATEWAYS = (
@@ -196,7 +196,10 @@ def owners_of(rule_id: str, finding: Finding) -> tuple[str, ...]:
 
 def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
     """The rules which, if they are broken, explain this failure."""
-    suspects = dict.fromkeys((*rule.after, EXCUSE_FOR_ALL, *owners_of(rule.id, finding)))
+    named = finding.measurements.get("promise")  # a program found this one broken
+    suspects = dict.fromkeys(
+        (*([named] if named else []), *rule.after, EXCUSE_FOR_ALL, *owners_of(rule.id, finding))
+    )
     return tuple(suspect for suspect in suspects if suspect != rule.id)
 
 
