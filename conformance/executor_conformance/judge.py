@@ -119,6 +119,7 @@ class Judge:
     :param directory: of the run; holds the verdicts and, for a while, each rule's scratch directory.
     :param deadline: on the monotonic clock; what is not judged by then stays ``inconclusive``.
     :param seed: of what rules leave to chance.
+    :param programs: how many programs of chance a rule may perform.
     :param replay: a program to be performed instead of those that chance makes.
     """
 
@@ -134,6 +135,7 @@ class Judge:
     build: Callable[[Target, dict[str, Any]], Any] | None = None
     dispose: Callable[[Any], None] | None = None
     seed: int = 0
+    programs: int = 60
     replay: Mapping[str, Any] | None = None
     _undecided: list[str] = field(default_factory=list)
 
@@ -252,7 +254,10 @@ class Judge:
                 blackboard.write_result(pronounce(rule.body, trial).as_dict())
                 self._dispose(trial, blackboard)
 
-            account = contain(body, limits=self.limits, scratch=scratch, show_output=self.show_output)
+            limits = self.limits
+            if rule.chapter == "model":
+                limits = replace(limits, rule_s=limits.rule_s + self.programs * self.budgets.scale)
+            account = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return self._finding(rule, account)
@@ -271,6 +276,7 @@ class Judge:
             build=self.build,
             dispose=self.dispose,
             seed=self.seed,
+            programs=self.programs,
             replay=self.replay,
         )
 

@@ -74,7 +74,7 @@ class Command:
         (self.folder / "tmp").mkdir(exist_ok=True)
         environment |= {
             _MARK: self.mark,
-            "PYTHONPATH": str(REPOSITORY / "fixtures"),
+            "PYTHONPATH": f"{REPOSITORY / 'fixtures'}{os.pathsep}{REPOSITORY}",
             "TMPDIR": str(self.folder / "tmp"),
         }
         return subprocess.Popen(

@@ -19,11 +19,10 @@ from executor_conformance.harness.programs import DAGS, Performance, Program, Pr
 from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import Aside, Blocked, Broken, NotApplicable
 
-#: Seconds for looking, and then for shrinking, at scale 1.
-_LOOKING_S, _SHRINKING_S = 4.0, 12.0
+#: Seconds for looking (for each program that may be performed) and then for shrinking, at scale 1.
+_LOOKING_S, _SHRINKING_S = 0.07, 12.0
 _STEPS = 12
 _STEPS_AFTER_THE_END = 3
-_PROGRAMS = 60
 _PATIENCE_IN_SHRINKING = 0.1
 
 
@@ -135,7 +134,7 @@ class Explorer:
     _known: dict[Program, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._until = monotonic() + _LOOKING_S * self.trial.budgets.scale
+        self._until = monotonic() + _LOOKING_S * self.trial.programs * self.trial.budgets.scale
 
     def try_out(self, program: Program) -> bool:
         """Whether a program breaks a promise; what is not known when the time is up does not."""
@@ -212,7 +211,7 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
             self.parallelism = 1
             self.steps: list[Step] = []
             self.tasks = self.held = self.steps_since = 0
-            self.over = False
+            self.over = self.has_second = False
 
         @stateful.initialize(parallelism=st.integers(2 if kills else 1, 3))
         def begin(self, parallelism: int) -> None:
@@ -265,9 +264,10 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
             self.held -= 1
             self.add("kill", task)
 
-        @stateful.precondition(lambda self: not kills and self.is_at_work())
+        @stateful.precondition(lambda self: not (kills or self.has_second) and self.is_at_work())
         @stateful.rule()
         def second(self) -> None:
+            self.has_second = True
             self.add("second")
 
         @stateful.precondition(lambda self: not self.over and len(self.steps) >= _STEPS // 2)
@@ -294,7 +294,7 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
                 raise Breached
 
     settings = hypothesis.settings(
-        max_examples=_PROGRAMS,
+        max_examples=trial.programs,
         stateful_step_count=_STEPS,
         deadline=None,
         database=None,

@@ -124,6 +124,7 @@ class Trial:
     :param needs: capabilities without which the rule is not applicable.
     :param hung_calls: calls that have hung repeatedly in this run -> the rule that says so.
     :param seed: of whatever a rule leaves to chance.
+    :param programs: how many programs of chance it may perform.
     :param replay: a program to be performed instead of those that chance makes.
     """
 
@@ -141,6 +142,7 @@ class Trial:
         build: Callable[[Target, dict[str, Any]], Any] | None = None,
         dispose: Callable[[Any], None] | None = None,
         seed: int = 0,
+        programs: int = 60,
         replay: Mapping[str, Any] | None = None,
     ) -> None:
         self.target = target
@@ -156,6 +158,7 @@ class Trial:
         self._build = build
         self._dispose = dispose
         self.seed = seed
+        self.programs = programs
         self.replay = replay
         self._factory = ProbeFactory(scratch)
         self._own_processes: set[int] = set()

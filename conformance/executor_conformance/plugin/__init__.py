@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 LEVELS = ("must", "should")
+PROGRAMS = 60
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="repeat what chance did in the run that printed this seed (default: another one each time)",
     )
     group.addoption(
+        "--conformance-programs",
+        metavar="N",
+        help=f"how many programs of chance each rule of chapter model may perform (default {PROGRAMS})",
+    )
+    group.addoption(
         "--replay",
         metavar="FILE",
         help="perform again the program that a run has written down, on the same executor or on --executor",
@@ -70,6 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("conformance_report", "defaults of --conformance-report", type="linelist", default=[])
     parser.addini("conformance_known_failures", "default of --conformance-known-failures", default="")
     parser.addini("conformance_seed", "default of --conformance-seed", default="")
+    parser.addini("conformance_programs", "default of --conformance-programs", default="")
     parser.addini("conformance_time_limit", "default of --conformance-time-limit", default="")
 
 

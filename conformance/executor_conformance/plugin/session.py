@@ -185,6 +185,7 @@ class ConformanceSession:
             build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
             dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
             seed=self.seed,
+            programs=self.settings.programs,
             replay=self.settings.replay.program if self.settings.replay else None,
         )
 

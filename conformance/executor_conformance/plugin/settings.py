@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from executor_conformance.plugin import LEVELS, replays
+from executor_conformance.plugin import LEVELS, PROGRAMS, replays
 from executor_conformance.plugin.known_failures import KnownFailure
 from executor_conformance.plugin.known_failures import read as read_known_failures
 from executor_conformance.report import WRITERS, html_format
@@ -42,6 +42,7 @@ class Settings:
     time_limit_s: float
     known_failures: Mapping[str, KnownFailure]
     seed: int | None
+    programs: int
     replay: replays.Replay | None
 
     @classmethod
@@ -76,7 +77,8 @@ class Settings:
             known_failures={} if known_failures is None else read_known_failures(known_failures),
             reports=tuple(map(_report, reports)),
             time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
-            seed=_seed(option.conformance_seed or config.getini("conformance_seed")),
+            seed=_number("--conformance-seed", option.conformance_seed or config.getini("conformance_seed")),
+            programs=_programs(option.conformance_programs or config.getini("conformance_programs")),
             replay=replay,
         )
 
@@ -163,9 +165,16 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
-def _seed(text: str | None) -> int | None:
+def _number(option: str, text: str | None) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"\d{1,18}", text):
-        raise pytest.UsageError(f"--conformance-seed={text!r} is not a whole number from 0 up")
+        raise pytest.UsageError(f"{option}={text!r} is not a whole number from 0 up")
     return int(text)
+
+
+def _programs(text: str | None) -> int:
+    number = _number("--conformance-programs", text)
+    if number == 0:
+        raise pytest.UsageError("--conformance-programs='0' would judge nothing; leave out the rules with -k")
+    return PROGRAMS if number is None else number

@@ -382,7 +382,14 @@ def a_worker_may_die_during_end(trial: Trial) -> None:
         )
 
 
-@must(after=("shutdown.terminate-stops-what-runs", "parallelism.no-slot-stays-idle"))
+@must(
+    after=(
+        "shutdown.terminate-stops-what-runs",
+        "shutdown.terminate-stops-the-stubborn",
+        "shutdown.terminate-leaves-no-worker",
+        "parallelism.no-slot-stays-idle",
+    )
+)
 def a_stopped_worker_holds_up_nobody(trial: Trial) -> None:
     """While a worker is stopped (SIGSTOP) the other slots go on, and ``terminate()`` still works.
 
