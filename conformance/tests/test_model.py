@@ -62,7 +62,7 @@ def test_programs_do_everything_that_there_is_to_do(monkeypatch: pytest.MonkeyPa
 
 def test_what_breaks_a_promise_is_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(program: Program) -> Breach | None:
-        wanted = ["hold", "submit", "work"]
+        wanted = ["hold", "fail"]
         found = [step.do for step in program.steps if step.do in wanted]
         for do in found:
             if wanted and do == wanted[0]:
@@ -70,7 +70,7 @@ def test_what_breaks_a_promise_is_made_short(monkeypatch: pytest.MonkeyPatch) ->
         return None if wanted else Breach(program, "a.promise", "", "seen")
 
     (program,) = explored(monkeypatch, 1, False, breaks)
-    assert [step.do for step in program.steps] == ["hold", "submit", "work"]
+    assert [step.do for step in program.steps] == ["hold", "fail"]
 
 
 def test_a_program_survives_being_written_down() -> None:

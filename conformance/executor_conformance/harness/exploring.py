@@ -208,14 +208,14 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
 
         def __init__(self) -> None:
             super().__init__()
-            self.parallelism = 1
+            self.parallelism = self.first_kill = 1
             self.steps: list[Step] = []
             self.tasks = self.held = self.steps_since = 0
             self.over = self.has_second = False
 
-        @stateful.initialize(parallelism=st.integers(2 if kills else 1, 3))
-        def begin(self, parallelism: int) -> None:
-            self.parallelism = parallelism
+        @stateful.initialize(parallelism=st.integers(2 if kills else 1, 3), first_kill=st.integers(2, 8))
+        def begin(self, parallelism: int, first_kill: int) -> None:
+            self.parallelism, self.first_kill = parallelism, first_kill
             if kills:
                 self.hold(DAGS[0], 2)
 
@@ -289,7 +289,11 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
             if sys.exc_info()[0] is not None or not self.tasks:
                 return  # Hypothesis gave this one up, or it does nothing
             if kills and all(step.do != "kill" for step in self.steps):
-                return  # the other rule tries these
+                end = next(
+                    (at for at, step in enumerate(self.steps) if step.do in ("release", "end", "terminate")),
+                    len(self.steps),
+                )
+                self.steps.insert(min(self.first_kill, end), Step("kill"))
             if explorer.try_out(Program(self.parallelism, tuple(self.steps))):
                 raise Breached
 
