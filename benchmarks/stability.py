@@ -1,80 +1,135 @@
-"""Counts verdicts that change: the suite on one executor again and again, idle and beside busy loops.
+"""Counts false verdicts: the suite on executors that keep every promise, again and again, beside a load.
 
-    python benchmarks/stability.py --runs 10 --busy-runs 10 executor_reference:LocalExecutor -- -n 2
+    python benchmarks/stability.py --runs 100
+    python benchmarks/stability.py --runs 20 --loads none,busy executor_reference:LocalExecutor -- -n 2
 
-Every run is compared with the verdicts that most runs gave.  For an executor that keeps every promise, each
-verdict of ``failed`` is a false alarm.  Prints one line a run, and a table of changed verdicts at the end;
-the exit status is 1 if there is any.
+The runs are spread over the executors (by default the reference in its three modes and every executor in
+``fixtures/legal``) and over the loads.  Whatever fails is a false alarm; what stays inconclusive is counted,
+too.  Prints one line a run, and the rates at the end; the exit status is 1 if anything failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-_PYTEST = [sys.executable, "-m", "pytest", "-q"]
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from fixtures import specimens  # noqa: E402
+
+_SPIN = "while True: pass"
+_FORK = """\
+import os
+while True:
+    pids = [os.fork() for _ in range(8)]
+    if 0 in pids:
+        os._exit(0)
+    for pid in pids:
+        os.waitpid(pid, 0)
+"""
+#: Name -> what runs beside the suite.
+LOADS = {"none": [], "busy": [_SPIN, _SPIN], "forking": [_FORK, _FORK], "both": [_SPIN, _SPIN, _FORK]}
+_WRONG = ("failed", "blocked")
 
 
 def main() -> int:
-    """Run and compare; the exit status."""
+    """Run and count; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("executor", metavar="MODULE:CLASS")
-    parser.add_argument("--runs", type=int, default=10, help="on the machine as it is")
-    parser.add_argument("--busy-runs", type=int, default=10, help="beside the busy loops")
-    parser.add_argument("--busy-loops", type=int, default=2)
-    parser.add_argument("rest", nargs="*", metavar="-- PYTEST ARGUMENT")
-    options = parser.parse_args()
-    verdicts: list[dict[str, str]] = []
-    durations: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(options.runs + options.busy_runs):
-        busy = number >= options.runs
-        found, duration = judge(options.executor, options.rest, options.busy_loops if busy else 0)
-        verdicts.append(found)
-        durations[busy].append(duration)
-        print(
-            f"run {number + 1:3} {'busy' if busy else 'idle'} {duration:6.1f} s {summary(found)}", flush=True
-        )
-    changed = report_changes(verdicts)
-    for busy, values in durations.items():
-        if values:
-            name = "busy" if busy else "idle"
-            print(f"{name}: median {statistics.median(values):.1f} s, longest {max(values):.1f} s")
-    print(f"{len(verdicts)} runs, {sum(map(len, verdicts))} verdicts, {changed} changed")
-    return 1 if changed else 0
+    parser.add_argument("executors", nargs="*", metavar="MODULE:CLASS[,KEY=VALUE...]")
+    parser.add_argument("--runs", type=int, default=100, help="in all")
+    parser.add_argument("--loads", default="busy,forking,both", help=f"of {', '.join(LOADS)}")
+    arguments, rest = _split(sys.argv[1:])
+    options = parser.parse_args(arguments)
+    unknown = set(options.loads.split(",")) - set(LOADS)
+    if unknown:
+        parser.error(f"there is no load {', '.join(sorted(unknown))}; there are {', '.join(LOADS)}")
+    executors = options.executors or [
+        *(f"executor_reference:LocalExecutor,start_method={mode}" for mode in ("fork", "spawn", "snapshot")),
+        *(specimen.target for specimen in specimens.legal()),
+    ]
+    loads = options.loads.split(",")
+    counts: collections.Counter[str] = collections.Counter()
+    durations: dict[str, list[float]] = collections.defaultdict(list)
+    # Each executor meets each load in turn, whatever the numbers of both are.
+    pairs = itertools.cycle((executor, load) for load in loads for executor in executors)
+    for number, (executor, load) in enumerate(itertools.islice(pairs, options.runs), 1):
+        verdicts, duration = judge(executor, rest, load)
+        durations[load].append(duration)
+        counts.update(verdicts.values())
+        print(f"{number:4} {load:8} {duration:6.1f} s  {executor}: {summary(verdicts)}", flush=True)
+    for load, values in durations.items():
+        median, longest = statistics.median(values), max(values)
+        print(f"{load}: {len(values)} runs, median {median:.1f} s, longest {longest:.1f} s")
+    wrong = sum(counts[verdict] for verdict in _WRONG)
+    judged = counts["passed"] + counts["inconclusive"] + wrong
+    rate = counts["inconclusive"] / judged if judged else 0.0
+    print(
+        f"{options.runs} runs, {sum(counts.values())} verdicts: {wrong} false, "
+        f"{counts['inconclusive']} inconclusive ({rate:.2%} of those that apply)"
+    )
+    return 1 if wrong else 0
 
 
-def judge(executor: str, arguments: list[str], busy_loops: int) -> tuple[dict[str, str], float]:
-    """One run: verdict by rule, and its seconds."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy_loops)]
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What is for this script, and what after ``--`` is for pytest."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+@contextlib.contextmanager
+def load_of(name: str) -> Iterator[None]:
+    """Keep the machine busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in LOADS[name]]
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder, "report.json")
-            began = time.monotonic()
-            done = subprocess.run(
-                [*_PYTEST, f"--executor={executor}", f"--conformance-report={report}", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            duration = time.monotonic() - began
-            if not report.exists():
-                raise SystemExit(f"no report was written:\n{done.stdout}")
-            rules = json.loads(report.read_text())["rules"]
+        yield
     finally:
         for loop in loops:
-            loop.kill()
+            os.killpg(loop.pid, 9)
             loop.wait()
+
+
+def judge(executor: str, arguments: list[str], load: str) -> tuple[dict[str, str], float]:
+    """One run: verdict by rule, and its seconds."""
+    target, *options = executor.split(",")
+    with load_of(load), tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        began = time.monotonic()
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *(f"--executor={target}", f"--conformance-report={report}", "--conformance-time-limit=900"),
+                *(f"--executor-option={option}" for option in options),
+                *arguments,
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        duration = time.monotonic() - began
+        if not report.exists():
+            raise SystemExit(f"no report was written:\n{done.stdout}")
+        rules = json.loads(report.read_text())["rules"]
     for rule in rules:
-        if rule["verdict"] in ("failed", "inconclusive"):
-            print(f"    {rule['verdict']} {rule['id']}: {rule['message'][:200]}")
+        if rule["verdict"] in (*_WRONG, "inconclusive"):
+            print(f"    {rule['verdict']} {rule['id']}: {rule['message'][:300]}")
     return {rule["id"]: rule["verdict"] for rule in rules}, duration
 
 
@@ -82,17 +137,6 @@ def summary(found: dict[str, str]) -> str:
     """How often each verdict was given."""
     counts = collections.Counter(found.values())
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-
-
-def report_changes(verdicts: list[dict[str, str]]) -> int:
-    """Print the rules whose verdict was not always the same; how many verdicts differ from the usual one."""
-    changed = 0
-    for rule in sorted({rule for found in verdicts for rule in found}):
-        counts = collections.Counter(found.get(rule, "missing") for found in verdicts)
-        if len(counts) > 1:
-            changed += sum(counts.values()) - max(counts.values())
-            print(f"changed: {rule}: {dict(counts)}")
-    return changed
 
 
 if __name__ == "__main__":
