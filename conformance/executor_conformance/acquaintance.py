@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from executor_conformance.harness.blackboard import Blackboard
-from executor_conformance.harness.calibration import Budgets, Calibration
+from executor_conformance.harness.calibration import Budgets, Calibration, fork_here_s
 from executor_conformance.harness.containment import Account, Limits, contain
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import (
@@ -148,6 +148,7 @@ def _look_at_one_task(trial: Trial, import_s: float) -> Facts:
         first_task_s=round(elapsed, 4),
         import_s=import_s,
         forked=None if run is None else run.host_marker == trial.host,
+        fork_s=round(fork_here_s() or 0.0, 5),
     )
 
 

@@ -6,7 +6,9 @@ take before it counts as missing is a :class:`Budgets` value, which grows with w
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -14,13 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from executor_conformance.harness.containment import fork
-from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.harness.linux import monotonic, sleep, thread_time
 
 # What an ordinary idle machine needs; the scale of the budgets is how much slower this one is.
 _FORK_S = 0.004
 _INTERPRETER_S = 0.06
 _JITTER_S = 0.004
 _LARGEST_SCALE = 6.0
+_COMPUTED_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,39 @@ def calibrate() -> Calibration:
         interpreter_s=round(statistics.median(_interpreter_once() for _ in range(3)), 6),
         jitter_s=round(sorted(_late_sleep() for _ in range(40))[37], 6),
     )
+
+
+def fork_here_s() -> float | None:
+    """Seconds from ``fork`` of this process to the child's end, now; ``None`` where it cannot be had.
+
+    For a host with an executor in it, which may collect whatever child it finds: so its end is seen by pidfd.
+    """
+    took = []
+    try:
+        for _ in range(3):
+            began = monotonic()
+            child = fork()
+            if child == 0:
+                os._exit(0)
+            descriptor = os.pidfd_open(child)
+            try:
+                select.select([descriptor], [], [], 10.0)
+            finally:
+                os.close(descriptor)
+            took.append(monotonic() - began)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
+    except (OSError, ValueError):
+        return None
+    return statistics.median(took)
+
+
+def processor_share() -> float:
+    """How many times longer than its own computing time a computation takes, now; 1 on an idle machine."""
+    began, began_computing = monotonic(), thread_time()
+    while thread_time() - began_computing < _COMPUTED_S:
+        pass
+    return (monotonic() - began) / _COMPUTED_S
 
 
 def _fork_once() -> float:

@@ -11,6 +11,7 @@ import time
 monotonic = time.monotonic
 monotonic_ns = time.monotonic_ns
 sleep = time.sleep
+thread_time = time.thread_time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

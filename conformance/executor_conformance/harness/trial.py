@@ -20,7 +20,7 @@ from executor_conformance.contract import TERMINAL_STATES, TaskKey
 from executor_conformance.driving import ABSENT, Capability, Driver, Submission, Work
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard
-from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.calibration import Budgets, fork_here_s, processor_share
 from executor_conformance.harness.containment import Account, Limits, contain
 from executor_conformance.harness.linux import die_with_parent, monotonic, monotonic_ns, sleep
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
@@ -55,6 +55,12 @@ _NOT_TOLD = frozenset(
 )
 _SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
+#: A wait that was in vain goes on, once, where the machine is slower by more than this; and this much longer.
+_SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
+
+
+def _never() -> bool:
+    return False
 
 
 class Raised(Broken):
@@ -109,12 +115,14 @@ class Facts:
     :param first_task_s: seconds from the first submission to its event.
     :param import_s: seconds that importing the target took.
     :param forked: tasks inherit the host's memory; ``None``: not known.
+    :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
     """
 
     tasks_in_host: bool | None = None
     first_task_s: float = 0.0
     import_s: float = 0.0
     forked: bool | None = None
+    fork_s: float = 0.0
 
 
 class Trial:
@@ -409,7 +417,7 @@ class Trial:
 
     def quiet(self, pump: Callable[[], object] | None = None, budget_s: float | None = None) -> None:
         """Wait for a short while in which something would happen if it were going to."""
-        self._wait(lambda: False, pump, self.budgets.quiet_s if budget_s is None else budget_s)
+        self._wait(_never, pump, self.budgets.quiet_s if budget_s is None else budget_s)
 
     def _wait(
         self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
@@ -417,6 +425,7 @@ class Trial:
         began = monotonic()
         nap = _SHORTEST_NAP_S
         rounds = 0
+        extended = False
         while True:
             if pump is not None:
                 pump()
@@ -425,10 +434,22 @@ class Trial:
             # Both the clock and the number of looks must have passed: on a starved machine this process
             # gets few looks, and so does the executor.
             if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
-                return False
+                # The budget is for the machine as it was when it was calibrated.
+                slowdown = 1.0 if extended or condition is _never else self._slowdown()
+                if slowdown < _SLOWDOWN_THAT_COUNTS:
+                    return False
+                extended = True
+                budget_s *= min(slowdown, _LARGEST_EXTENSION)
             sleep(nap)
             nap = min(nap * 1.5, _LONGEST_NAP_S)
             rounds += 1
+
+    def _slowdown(self) -> float:
+        """How many times slower than at its calibration this machine is now."""
+        slowdown = processor_share() / self.budgets.scale
+        if self.facts.fork_s:
+            slowdown = max(slowdown, (fork_here_s() or 0.0) / self.facts.fork_s)
+        return slowdown
 
     def need_processes(self) -> None:
         """Leave the rule if tasks run in the host's own process.

@@ -326,13 +326,14 @@ def no_slot_stays_idle(trial: Trial) -> None:
         awaited=f"8 quick tasks to finish while {len(held)} of {parallelism} slots are held by slow ones",
         seen=lambda: f"{sum(bool(subject.outcome(probe)) for probe in quick)} finished",
     )
-    late = trial.probes(4)
-    subject.submit(*late)
-    subject.until(
-        lambda: all(subject.outcome(probe) for probe in late),
-        awaited="4 more tasks to finish while the slow ones are still running",
-        seen=lambda: f"{sum(bool(subject.outcome(probe)) for probe in late)} finished",
-    )
+    for number in range(1, 5):  # the budget is for each of them
+        late = trial.probe()
+        subject.submit(late)
+        subject.until(
+            lambda: subject.outcome(late),  # noqa: B023
+            awaited="4 more tasks to finish, one after the other, while the slow ones are still running",
+            seen=lambda: f"{number - 1} finished",  # noqa: B023
+        )
     gate.open()
     subject.await_terminal(*held)
 
