@@ -47,6 +47,8 @@ from executor_conformance.verdicts import (
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
 _HANGS_BORNE = 4
+#: How often a rule may wait in vain before it is stopped.
+_WAITS_OF_A_RULE = 15
 
 
 class VerdictStore:
@@ -254,9 +256,10 @@ class Judge:
                 blackboard.write_result(pronounce(rule.body, trial).as_dict())
                 self._dispose(trial, blackboard)
 
-            limits = self.limits
+            rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * self.budgets.arrival_s)
             if rule.chapter == "model":
-                limits = replace(limits, rule_s=limits.rule_s + self.programs * self.budgets.scale)
+                rule_s += self.programs * self.budgets.scale
+            limits = replace(self.limits, rule_s=rule_s)
             account = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
