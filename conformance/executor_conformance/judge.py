@@ -258,7 +258,7 @@ class Judge:
 
             rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * self.budgets.arrival_s)
             if rule.chapter == "model":
-                rule_s += self.programs * self.budgets.scale
+                rule_s += 2 * self.programs * self.budgets.scale
             limits = replace(self.limits, rule_s=rule_s)
             account = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
         finally:

@@ -21,9 +21,12 @@ from executor_conformance.verdicts import Aside, Blocked, Broken, NotApplicable
 
 #: Seconds for looking (for each program that may be performed) and then for shrinking, at scale 1.
 _LOOKING_S, _SHRINKING_S = 0.07, 12.0
+_PATIENCE_FOR_FEW = 5
 _STEPS = 12
 _STEPS_AFTER_THE_END = 3
 _PATIENCE_IN_SHRINKING = 0.1
+#: How often a program may wait in vain before it is stopped.
+_WAITS = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def perform(trial: Trial, program: Program, patience: float = 1.0) -> Breach | N
         else:
             blackboard.write_result({})
 
-    account = trial.contained(body, scratch=directory, limits=Limits(rule_s=30.0 * trial.budgets.scale))
+    account = trial.contained(body, scratch=directory, limits=Limits(rule_s=_WAITS * trial.budgets.arrival_s))
     timeline: tuple[str, ...] = ()
     if os.path.exists(lines):
         with open(lines) as file:
@@ -103,6 +106,8 @@ def _breach(program: Program, account: Account, timeline: tuple[str, ...]) -> Br
         if not account.result:
             return None
         return Breach(program, timeline=timeline, **account.result)
+    if account.end not in ("hang", "exit", "signal"):
+        return None  # a program that is too long for a slow executor says nothing of it
     kind, _, rest = account.call.partition("\0")
     name = rest.partition("\0")[0] or "the executor"
     hung = account.end == "hang"
@@ -134,12 +139,19 @@ class Explorer:
     _known: dict[Program, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._until = monotonic() + _LOOKING_S * self.trial.programs * self.trial.budgets.scale
+        self._began = monotonic()
+        self._looking_s = _LOOKING_S * self.trial.programs * self.trial.budgets.scale
+
+    @property
+    def _has_time(self) -> bool:
+        """A third of the programs is performed also where that takes long, if it does not take for ever."""
+        few = self.performed < self.trial.programs / 3
+        return monotonic() < self._began + self._looking_s * (_PATIENCE_FOR_FEW if few else 1)
 
     def try_out(self, program: Program) -> bool:
         """Whether a program breaks a promise; what is not known when the time is up does not."""
         if program not in self._known:
-            if monotonic() > self._until:
+            if not self._has_time:
                 return False
             found = self._perform(program)
             self._known[program] = found is not None and self._is_believed(found)
