@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -51,11 +52,16 @@ _HANGS_BORNE = 4
 _WAITS_OF_A_RULE = 15
 
 
+#: Findings that nothing learned later can change; blame may still turn a failure into something else.
+_FINAL = frozenset({Verdict.PASSED, Verdict.NOT_APPLICABLE})
+
+
 class VerdictStore:
     """What is known so far in this run, by every process that takes part."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._final: dict[str, Finding] = {}
         os.makedirs(self._path("findings"), exist_ok=True)
         os.makedirs(self._path("hangs"), exist_ok=True)
 
@@ -68,11 +74,16 @@ class VerdictStore:
 
     def load(self, rule_id: str) -> Finding | None:
         """The finding on a rule, or ``None`` if nobody has judged it yet."""
-        try:
-            with open(self._path("findings", rule_id)) as file:
-                return Finding.from_dict(json.load(file))
-        except FileNotFoundError:
-            return None
+        if rule_id not in self._final:
+            try:
+                with open(self._path("findings", rule_id)) as file:
+                    finding = Finding.from_dict(json.load(file))
+            except FileNotFoundError:
+                return None
+            if finding.verdict not in _FINAL:
+                return finding
+            self._final[rule_id] = finding
+        return self._final[rule_id]
 
     def all(self) -> dict[str, Finding]:
         """Every finding so far."""
@@ -141,7 +152,7 @@ class Judge:
     replay: Mapping[str, Any] | None = None
     _undecided: list[str] = field(default_factory=list)
 
-    @property
+    @functools.cached_property
     def store(self) -> VerdictStore:
         return VerdictStore(self.directory)
 
@@ -151,6 +162,9 @@ class Judge:
         The rules that it builds on come first, if they are part of this run: what is blocked must not depend
         on the order in which processes get to their rules.
         """
+        known = self.store.load(rule.id)
+        if known is not None and known.verdict in _FINAL:
+            return known
         for before in rule.after:
             if before in self.selected:
                 self.judge(catalogue()[before])

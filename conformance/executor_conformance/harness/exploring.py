@@ -24,6 +24,8 @@ _LOOKING_S, _SHRINKING_S = 0.07, 12.0
 _PATIENCE_FOR_FEW = 5
 _STEPS = 12
 _STEPS_AFTER_THE_END = 3
+#: How a program goes on that has not come to an end by itself.
+_FINALES = ((), ("end", "drain-dag"), ("end", "late", "drain-dag"), ("terminate", "drain-dag"))
 _PATIENCE_IN_SHRINKING = 0.1
 #: How often a program may wait in vain before it is stopped.
 _WAITS = 8
@@ -224,10 +226,18 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
             self.steps: list[Step] = []
             self.tasks = self.held = self.steps_since = 0
             self.over = self.has_second = False
+            self.finale: tuple[str, ...] = ()
+            self.last_dag = DAGS[0]
 
-        @stateful.initialize(parallelism=st.integers(2 if kills else 1, 3), first_kill=st.integers(2, 8))
-        def begin(self, parallelism: int, first_kill: int) -> None:
+        @stateful.initialize(
+            parallelism=st.integers(2 if kills else 1, 3),
+            first_kill=st.integers(2, 8),
+            finale=st.sampled_from(_FINALES),
+            dag=st.sampled_from(DAGS),
+        )
+        def begin(self, parallelism: int, first_kill: int, finale: tuple[str, ...], dag: str) -> None:
             self.parallelism, self.first_kill = parallelism, first_kill
+            self.finale, self.last_dag = finale, dag
             if kills:
                 self.hold(DAGS[0], 2)
 
@@ -306,6 +316,9 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
                     len(self.steps),
                 )
                 self.steps.insert(min(self.first_kill, end), Step("kill"))
+            if not (kills or self.over):
+                for do in self.finale:
+                    self.add(do, dag=self.last_dag)
             if explorer.try_out(Program(self.parallelism, tuple(self.steps))):
                 raise Breached
 
