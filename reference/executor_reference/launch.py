@@ -1,66 +1,23 @@
-"""Starts tasks as children of the host: ``fork`` and ``spawn``.
+"""Starting tasks, and learning how they ended; and the plainest way to do it: fork the host.
 
-A launcher starts one task at a time and hands out a :class:`RunningTask`, which can be waited for like a
-file.
+A launcher is handed one task at a time and gives each a number.  How it ended is asked of the launcher, for
+all its tasks at once, so that there is one thing to wait for however many tasks run.
 """
 
 from __future__ import annotations
 
 import abc
+import mmap
 import os
-import pickle
+import select
 import signal
-from multiprocessing.connection import Connection
+from typing import Any
 
-from executor_reference.commands import Call, Command
+from executor_reference.commands import Command
 from executor_reference.task import become_task
 
-
-class RunningTask(abc.ABC):
-    """A task that has a slot."""
-
-    @abc.abstractmethod
-    def fileno(self) -> int:
-        """A descriptor that becomes readable when there is something to collect."""
-
-    @abc.abstractmethod
-    def ending(self) -> Ending | None:
-        """How it ended, or ``None``; never waits."""
-
-    @abc.abstractmethod
-    def kill(self) -> None:
-        """Stop it at once, with the children that it started; :meth:`ending` will tell."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Release the descriptors."""
-
-
-class Ending:
-    """How a task ended.
-
-    :param reason: ``None`` for success, else why it failed.
-    """
-
-    def __init__(self, reason: str | None) -> None:
-        self.reason = reason
-
-    @classmethod
-    def of_status(cls, status: int, reason: str | None) -> Ending:
-        """From a wait status and what the task itself said."""
-        if os.WIFSIGNALED(status):
-            return cls(f"killed by {_signal_name(os.WTERMSIG(status))}")
-        code = os.WEXITSTATUS(status)
-        if code == 0:
-            return cls(None)
-        return cls(reason if reason else f"exit status {code}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+#: The number of a task, and why it failed; ``None`` for success.
+Ended = tuple[int, str | None]
 
 
 class Launcher(abc.ABC):
@@ -70,85 +27,113 @@ class Launcher(abc.ABC):
         """Make what is needed before the first task."""
         return
 
-    def check(self, command: Command) -> None:
-        """Refuse what this way of starting cannot run.
+    def prepare(self, command: Command) -> Any:
+        """What :meth:`launch` takes to run this command.
 
-        :raises Exception: with the reason.
+        :raises Exception: this way of starting cannot run it; tells why.
         """
-        return
+        return command
 
     @abc.abstractmethod
-    def launch(self, command: Command) -> RunningTask:
-        """Start a task; it runs when this returns."""
+    def launch(self, prepared: Any) -> int:
+        """Start a task, which runs when this returns; its number, unique among those that run.
+
+        :raises OSError: the machine is out of processes, memory or descriptors.
+        """
+
+    @abc.abstractmethod
+    def ended(self, wait: bool) -> list[Ended]:
+        """The tasks that have ended since the last call; with ``wait``, not before something has happened."""
+
+    @abc.abstractmethod
+    def kill(self, number: int) -> None:
+        """Stop a task at once, with the children that it started; :meth:`ended` will tell."""
 
     def stop(self) -> None:
-        """Hand the poison pill to whatever :meth:`start` made, and reap it."""
+        """Hand the poison pill to whatever :meth:`start` made, and reap it; no task runs any more."""
         return
 
 
-class DirectLauncher(Launcher):
-    """Forks each task from the host itself.
+class ForkLauncher(Launcher):
+    """Forks each task from the host itself, when it is due: it sees the host as it is at that moment."""
 
-    :param fresh: run Python code in a new interpreter (``spawn``) instead of in the forked child.
-    """
+    def __init__(self) -> None:
+        self._tasks: dict[int, tuple[int, Note]] = {}  # pidfd -> pid, and what the task may say
+        self._poll = select.poll()
 
-    def __init__(self, fresh: bool) -> None:
-        self._fresh = fresh
-
-    def check(self, command: Command) -> None:
-        if self._fresh and isinstance(command, Call):
-            pickle.dumps(command.function)
-
-    def launch(self, command: Command) -> RunningTask:
-        reader, writer = message_pipe()
+    def launch(self, prepared: Command) -> int:
+        note = Note()
         host = os.getpid()
-        with writer:
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    become_task(command, fresh=self._fresh, reasons=writer, parent=host)
-                return _Child(pid, reader)
-            except BaseException:
-                reader.close()
-                raise
-
-
-class _Child(RunningTask):
-    """A task that is a child of this process."""
-
-    def __init__(self, pid: int, reasons: Connection) -> None:
-        self._pid = pid
-        self._reasons = reasons
+        pid = os.fork()
+        if pid == 0:
+            become_task(lambda: prepared, parent=host, fail=note.write)
         try:
-            self._descriptor = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(pid)
         except OSError:  # no descriptor left: a task that cannot be watched must not run
             kill_session(pid)
             os.waitpid(pid, 0)
             raise
+        self._tasks[pidfd] = (pid, note)
+        self._poll.register(pidfd, select.POLLIN)
+        return pidfd
 
-    def fileno(self) -> int:
-        return self._descriptor
+    def ended(self, wait: bool) -> list[Ended]:
+        return [self._take(pidfd) for pidfd, _ in self._poll.poll(None if wait else 0)]
 
-    def ending(self) -> Ending | None:
-        status = reap(self._pid)
-        return None if status is None else Ending.of_status(status, next_message(self._reasons))
+    def _take(self, pidfd: int) -> Ended:
+        pid, note = self._tasks.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        return pidfd, why_it_failed(reap(pid), note)
 
-    def kill(self) -> None:
-        kill_session(self._pid)
-
-    def close(self) -> None:
-        self._reasons.close()
-        os.close(self._descriptor)
+    def kill(self, number: int) -> None:
+        kill_session(self._tasks[number][0])
 
 
-def reap(pid: int) -> int | None:
-    """The wait status of a task, or ``None`` while it runs.
+class Note:
+    """One page of memory, shared with a task, on which it can say why it fails."""
+
+    _LENGTH = 2
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def write(self, reason: str) -> None:
+        """What does not fit is cut off."""
+        text = reason.encode(errors="replace")[: mmap.PAGESIZE - self._LENGTH]
+        self._page[: self._LENGTH] = len(text).to_bytes(self._LENGTH, "little")
+        self._page[self._LENGTH : self._LENGTH + len(text)] = text
+
+    def read(self) -> str:
+        """Empty if nothing was written."""
+        length = int.from_bytes(self._page[: self._LENGTH], "little")
+        return self._page[self._LENGTH : self._LENGTH + length].decode(errors="ignore")
+
+
+def why_it_failed(status: int, note: Note) -> str | None:
+    """The reason in a wait status and in what the task itself has said; ``None`` for success."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {_signal_name(os.WTERMSIG(status))}"
+    code = os.WEXITSTATUS(status)
+    if code == 0:
+        return None
+    return note.read() or f"exit status {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def reap(pid: int) -> int:
+    """The wait status of a task that has ended.
 
     One that was killed takes along what it had started; one that ended by itself may leave a daemon.
     """
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    if ended is None:
-        return None
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
     if ended.si_code != os.CLD_EXITED:  # not reaped yet, so its number is still its own
         kill_session(pid)
     return os.waitpid(pid, 0)[1]
@@ -161,17 +146,3 @@ def kill_session(pid: int) -> None:
             kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-
-
-def message_pipe() -> tuple[Connection, Connection]:
-    """A pipe that carries whole messages: its reading and its writing end."""
-    read, write = os.pipe()
-    return Connection(read, writable=False), Connection(write, readable=False)
-
-
-def next_message(pipe: Connection) -> str | None:
-    """A message that is already there, or ``None``."""
-    try:
-        return str(pipe.recv()) if pipe.poll(0) else None
-    except EOFError:
-        return None

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import select
+import os
 import sys
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 from executor_reference.commands import Command, parse
-from executor_reference.launch import DirectLauncher, Launcher, RunningTask
-from executor_reference.snapshot import SnapshotLauncher
+from executor_reference.launch import ForkLauncher, Launcher
+from executor_reference.spares import FreshLauncher, InterpreterLauncher, SnapshotLauncher
 from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TRANSITIONS
 
 Key = Hashable
 
-_LAUNCHERS = {
-    "fork": lambda: DirectLauncher(fresh=False),
-    "spawn": lambda: DirectLauncher(fresh=True),
+_LAUNCHERS: dict[str, Callable[[int], Launcher]] = {
+    "fork": lambda spares: ForkLauncher(),
     "snapshot": SnapshotLauncher,
+    "forkserver": FreshLauncher,
+    "spawn": InterpreterLauncher,
 }
 
 
@@ -48,15 +49,16 @@ class LocalExecutor:
         if start_method not in _LAUNCHERS:
             raise ValueError(f"start_method must be one of {', '.join(_LAUNCHERS)}, got {start_method!r}")
         self.parallelism = parallelism
-        self._launcher: Launcher = _LAUNCHERS[start_method]()
+        spares = min(parallelism or sys.maxsize, (os.cpu_count() or 1) + 1)
+        self._launcher: Launcher = _LAUNCHERS[start_method](spares)
         self._accepting = False
         self._started = False
-        self._waiting: list[tuple[int, int, Key]] = []  # a heap of (-priority, order of arrival, key)
+        # a heap of (-priority, order of arrival, key, what the launcher takes)
+        self._waiting: list[tuple[int, int, Key, Any]] = []
         self._arrivals = itertools.count()
         self._commands: dict[Key, Command] = {}  # of the waiting
-        self._tasks: dict[Key, RunningTask] = {}
-        self._keys: dict[int, Key] = {}  # by the descriptor that is waited on
-        self._poll: select.poll | None = None
+        self._tasks: dict[Key, int] = {}  # what runs, with the launcher's number for it
+        self._keys: dict[int, Key] = {}  # the other way round
         self._events: dict[Key, tuple[str, str | None]] = {}
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -70,7 +72,6 @@ class LocalExecutor:
             raise RuntimeError("start() was called before; an executor is started once")
         self._started = True
         self._launcher.start()
-        self._poll = select.poll()
         self._accepting = True
 
     def end(self) -> None:
@@ -88,8 +89,8 @@ class LocalExecutor:
             key = heapq.heappop(self._waiting)[2]
             del self._commands[key]
             self._end_task(key, QUEUED, "terminated before it started")
-        for task in self._tasks.values():
-            task.kill()
+        for number in self._tasks.values():
+            self._launcher.kill(number)
         while self._tasks:
             self._collect(wait=True)
         self._launcher.stop()
@@ -122,9 +123,9 @@ class LocalExecutor:
         if key in self._tasks or key in self._commands:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
         parsed = parse(command)
-        self._launcher.check(parsed)
+        prepared = self._launcher.prepare(parsed)
         self._commands[key] = parsed
-        heapq.heappush(self._waiting, (-priority, next(self._arrivals), key))
+        heapq.heappush(self._waiting, (-priority, next(self._arrivals), key, prepared))
 
     def heartbeat(self) -> None:
         """One round of the scheduler's loop."""
@@ -173,33 +174,23 @@ class LocalExecutor:
     def _hand_over(self) -> None:
         """From waiting to running, while there is a slot."""
         while self._waiting and (self.parallelism == 0 or len(self._tasks) < self.parallelism):
-            key = heapq.heappop(self._waiting)[2]
-            command = self._commands.pop(key)
+            _, _, key, prepared = heapq.heappop(self._waiting)
+            del self._commands[key]
             try:
-                task = self._launcher.launch(command)
+                number = self._launcher.launch(prepared)
             except OSError as error:  # the machine is out of processes, memory or descriptors
                 self._end_task(key, QUEUED, f"it could not be started: {error}")
-                continue
-            assert self._poll is not None
-            self._tasks[key] = task
-            self._keys[task.fileno()] = key
-            self._poll.register(task.fileno(), select.POLLIN)
+            else:
+                self._tasks[key] = number
+                self._keys[number] = key
 
     def _collect(self, wait: bool) -> None:
         """From running to ended; with ``wait``, not before something has happened to some task."""
-        if not self._tasks:
-            return
-        assert self._poll is not None
-        for descriptor, _ in self._poll.poll(None if wait else 0):
-            key = self._keys[descriptor]
-            task = self._tasks[key]
-            ending = task.ending()
-            if ending is None:
-                continue
-            self._poll.unregister(descriptor)
-            task.close()
-            del self._tasks[key], self._keys[descriptor]
-            self._end_task(key, RUNNING, ending.reason)
+        if self._tasks:
+            for number, reason in self._launcher.ended(wait):
+                key = self._keys.pop(number)
+                del self._tasks[key]
+                self._end_task(key, RUNNING, reason)
 
     def _end_task(self, key: Key, before: str, reason: str | None) -> None:
         """The last move: to success if there is no reason against it."""

@@ -2,7 +2,7 @@
 
 A task gets a session of its own (so that it can be stopped with all its children), dies with the process that
 forked it, has default signals, an empty standard input, and none of the executor's descriptors.  How it ended
-is its exit status; why it failed is one short message on a pipe.
+is its exit status; why it failed is one short text.
 """
 
 from __future__ import annotations
@@ -10,86 +10,69 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import pickle
 import runpy
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from executor_reference.commands import Argv, Call, Command
 from executor_reference.linux import close_private_descriptors, die_with_parent
 
-#: A message this short goes through a pipe in one piece and never blocks: the pipe holds at least 64 KiB.
-_LONGEST_REASON = 2000
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 
-def become_task(command: Command, *, fresh: bool, reasons: Connection, parent: int) -> NoReturn:
-    """Turn this forked child into the task; does not return.
+def become_task(
+    order: Callable[[], Command],
+    *,
+    parent: int,
+    fail: Callable[[str], None],
+    keep: Collection[int] = (),
+) -> NoReturn:
+    """Turn this forked child into a task; does not return.
 
-    :param fresh: run Python code in a new interpreter instead of in this process.
-    :param reasons: takes the reason of a failure that is more than an exit status.
+    :param order: what to run.  Called when everything else is done, so it may wait for it.
     :param parent: pid of the process that forked this one.
+    :param fail: takes the reason of a failure that is more than an exit status.
+    :param keep: descriptors that ``order`` needs, and closes.
     """
     status = 1
     try:
         os.setsid()
         die_with_parent(parent)
         _reset_signals()
-        _renew_standard_streams()
-        close_private_descriptors(keep={reasons.fileno()})
-        status = _run(command, fresh, reasons)
+        open_standard_streams()
+        close_private_descriptors(keep)
+        status = _run(order(), fail)
     except SystemExit as exit_:
         status = _status_of(exit_)
     except BaseException as error:
         traceback.print_exc()
-        _send_reason(reasons, error)
+        fail(f"{type(error).__name__}: {_text_of(error)}")
     finally:
         _leave(status)
 
 
-def _run(command: Command, fresh: bool, reasons: Connection) -> int:
+def _run(command: Command, fail: Callable[[str], None]) -> int:
+    if isinstance(command, Argv) and command.module is None:
+        _execute(command.words, fail)
+    gc.freeze()  # a collection here would write to every page that is shared with the parent
+    atexit._clear()  # what the host does at its exit
     if isinstance(command, Call):
-        if fresh:
-            _execute_call(command.function)
-        _forget_the_host()
         command.function()
-        return 0
-    if fresh or command.module is None:
-        _execute(command.words, reasons)
-    _forget_the_host()
-    _run_module(command)
+    else:
+        _run_module(command)
     return 0
 
 
-def _execute(words: tuple[str, ...], reasons: Connection) -> NoReturn:
+def _execute(words: tuple[str, ...], fail: Callable[[str], None]) -> NoReturn:
     try:
         os.execvp(words[0], words)
     except OSError as error:
-        _send_reason(reasons, error)
+        fail(f"{type(error).__name__}: {error}")
         os._exit(_NOT_EXECUTABLE if isinstance(error, PermissionError) else _NOT_FOUND)
-
-
-def _execute_call(function: Callable[[], object]) -> NoReturn:
-    """Run a callable in a new interpreter; it travels in a file in memory, so that its size cannot block."""
-    parcel = os.memfd_create("call", 0)
-    data = memoryview(pickle.dumps((sys.path, pickle.dumps(function))))
-    while data:
-        data = data[os.write(parcel, data) :]
-    os.lseek(parcel, 0, os.SEEK_SET)
-    os.execv(sys.executable, [sys.executable, "-c", _UNPACK, str(parcel)])
-
-
-_UNPACK = """\
-import os, pickle, sys
-with open(int(sys.argv.pop()), "rb") as parcel:
-    sys.path[:], function = pickle.load(parcel)
-pickle.loads(function)()
-"""
 
 
 def _run_module(command: Argv) -> None:
@@ -102,12 +85,6 @@ def _run_module(command: Argv) -> None:
         sys.path.insert(0, here)
     sys.modules.pop(module, None)  # else runpy warns that the host has imported it
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def _forget_the_host() -> None:
-    """Drop what belongs to the host's life, not to the task's."""
-    gc.freeze()  # a collection here would write to every page that is shared with the host
-    atexit._clear()
 
 
 def _leave(status: int) -> NoReturn:
@@ -134,11 +111,11 @@ def _status_of(exit_: SystemExit) -> int:
     return 1
 
 
-def _send_reason(reasons: Connection, error: BaseException) -> None:
+def _text_of(error: BaseException) -> str:
     try:
-        reasons.send(f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+        return str(error)
     except Exception:
-        pass  # the exit status says that it failed
+        return "its text cannot be had"
 
 
 def _reset_signals() -> None:
@@ -152,7 +129,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _renew_standard_streams() -> None:
+def open_standard_streams() -> None:
     """An empty standard input, and output streams that do not hold what the host has yet to write."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

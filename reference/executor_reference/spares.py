@@ -1,0 +1,259 @@
+"""Tasks without the wait for a process: each is handed to a *spare*, a process that was made ahead of demand.
+
+Between a scheduler's decision and a task's first instruction stands the making of a process: a third of a
+millisecond for a fork of a small process, many for a fork of a large one or for a new interpreter.  So a
+small process, the zygote, makes them beforehand (``zygote.py``): each spare waits on a socket, of which the
+host has the other end, for one order, runs it and ends.  No process runs two tasks.
+
+When no spare is ready one is asked for, and gets its order while it is still being made: to the host both are
+one thing, a socket to write an order to.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import gc
+import itertools
+import marshal
+import os
+import pickle
+import select
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from executor_reference import zygote
+from executor_reference.commands import Argv, Command
+from executor_reference.launch import Ended, Launcher
+
+_GONE = (BrokenPipeError, ConnectionResetError)
+
+
+class Order(NamedTuple):
+    """A command, as it travels.
+
+    :param spare: what kind of spare can run it.
+    """
+
+    spare: int
+    text: bytes
+
+
+class SpareLauncher(Launcher):
+    """Has a zygote make processes, and keeps some ready.
+
+    :param spares: how many to keep ready.
+    """
+
+    #: The kind of spare that is made ahead of demand.
+    kind = zygote.RAISE
+
+    def __init__(self, spares: int) -> None:
+        self._spares = spares
+        self._numbers = itertools.count()
+        self._ready: dict[int, socket.socket] = {}  # the host's ends, the oldest first
+        self._running: set[int] = set()
+        self._news: list[Ended] = []
+        self._channel: socket.socket | None = None
+        self._pid = 0
+        self._pidfd = -1
+
+    # -- the zygote's life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._pid = self._start_zygote(theirs)
+            except BaseException:
+                ours.close()
+                raise
+        self._channel = ours
+        self._pidfd = os.pidfd_open(self._pid)
+        self._poll = select.poll()
+        self._poll.register(self._channel, select.POLLIN)
+        # Not the channel's end alone: for a moment a spare may hold the zygote's end, too.
+        self._poll.register(self._pidfd, select.POLLIN)
+        self._raise_spares()
+
+    @abc.abstractmethod
+    def _start_zygote(self, channel: socket.socket) -> int:
+        """Start it with its end of the channel; its pid."""
+
+    def stop(self) -> None:
+        if self._channel is not None:
+            self._tell(zygote.PILL)
+            self._bury()
+
+    def _bury(self) -> None:
+        """Reap the zygote, which has ended or is about to."""
+        assert self._channel is not None
+        self._channel.close()
+        self._channel = None
+        self._drop_spares()
+        os.waitpid(self._pid, 0)
+        os.close(self._pidfd)
+
+    def _drop_spares(self) -> None:
+        for spare in self._ready.values():
+            spare.close()
+        self._ready.clear()
+
+    # -- tasks -----------------------------------------------------------------------------------------------
+
+    def prepare(self, command: Command) -> Order:
+        return Order(zygote.RAISE, pickle.dumps(command))
+
+    def launch(self, prepared: Order) -> int:
+        self._read_news()  # what has died, a spare or the zygote, is not given an order
+        if self._channel is None:
+            self.start()
+        number = self._hand_out(prepared)
+        self._running.add(number)
+        self._raise_spares()
+        return number
+
+    def _hand_out(self, order: Order) -> int:
+        while self._ready and order.spare == self.kind:
+            number = next(iter(self._ready))
+            with contextlib.suppress(*_GONE), self._ready.pop(number) as spare:
+                zygote.send_order(spare, order.text)
+                return number
+        number, spare = self._raise_spare(order.spare)
+        # if that one cannot be made, it is news, as if it had been made and had died
+        with contextlib.suppress(*_GONE), spare:
+            zygote.send_order(spare, order.text)
+        return number
+
+    def ended(self, wait: bool) -> list[Ended]:
+        if wait and not self._news and self._channel is not None:
+            self._poll.poll()
+        self._read_news()
+        news, self._news = self._news, []
+        return news
+
+    def _read_news(self) -> None:
+        while self._channel is not None and (ready := dict(self._poll.poll(0))):
+            message = b""
+            if self._channel.fileno() in ready:
+                with contextlib.suppress(ConnectionResetError):
+                    message = self._channel.recv(zygote.LONGEST_NEWS)
+            if message:
+                self._take_news(*zygote.read_news(message))
+            else:  # the zygote has ended, and all that it had said was read
+                self._bury()
+                self._news += [(number, "the process that had forked it died") for number in self._running]
+                self._running.clear()
+
+    def _take_news(self, number: int, reason: str | None) -> None:
+        if number in self._running:
+            self._running.remove(number)
+            self._news.append((number, reason))
+        elif number in self._ready:  # killed before it had anything to do
+            self._ready.pop(number).close()
+
+    def kill(self, number: int) -> None:
+        self._tell(zygote.KILL, number)
+
+    # -- what is said to the zygote --------------------------------------------------------------------------
+
+    def _raise_spares(self) -> None:
+        try:
+            while len(self._ready) < self._spares:
+                number, spare = self._raise_spare(self.kind)
+                self._ready[number] = spare
+        except OSError:
+            pass  # out of descriptors, or the zygote died: what is needed now is there, the rest is news
+
+    def _raise_spare(self, kind: int) -> tuple[int, socket.socket]:
+        number = next(self._numbers)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._tell(kind, number, theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        return number, ours
+
+    def _tell(self, word: int, number: int = 0, *descriptors: int) -> None:
+        assert self._channel is not None
+        with contextlib.suppress(*_GONE):  # if it has died, its end of the channel is closed: that is news
+            socket.send_fds(self._channel, [zygote.MESSAGE.pack(word, number)], descriptors)
+
+
+class SnapshotLauncher(SpareLauncher):
+    """The zygote is a snapshot of the host: forked from it by :meth:`start`, its heap frozen.
+
+    Tasks find what the host had imported and set up by then, and nothing of what it does later (threads,
+    locks, garbage).
+    """
+
+    def _start_zygote(self, channel: socket.socket) -> int:
+        gc.collect()  # freezing garbage would keep it for ever
+        host = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            zygote.become_snapshot(channel.fileno(), host)
+        return pid
+
+
+class FreshLauncher(SpareLauncher):
+    """The zygote is a new interpreter, so it is small, however large the host is."""
+
+    #: What the zygote is started with, and where it finds modules.
+    _flags: tuple[str, ...] = ()
+
+    def _start_zygote(self, channel: socket.socket) -> int:
+        text = zygote.STARTER.format(path=self._path(), channel=channel.fileno(), host=os.getpid())
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, *self._flags, "-c", text],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, channel.fileno(), channel.fileno())],  # makes it inheritable
+        )
+
+    def _path(self) -> list[str]:
+        return list(sys.path)
+
+
+class InterpreterLauncher(FreshLauncher):
+    """The zygote makes interpreters, which have imported nothing of the user's when their order comes."""
+
+    kind = zygote.RAISE_INTERPRETER
+    _flags = ("-I", "-S")  # it runs nothing of the user's, and makes no copy of anything for them
+
+    def _path(self) -> list[str]:
+        return [*sys.path, str(Path(__file__).parents[1])]
+
+    def start(self) -> None:
+        self._surroundings = _surroundings()
+        super().start()
+
+    def prepare(self, command: Command) -> Order:
+        if not isinstance(command, Argv):
+            function = pickle.dumps(command.function)
+            return Order(self.kind, marshal.dumps((list(sys.path), None, None, function)))
+        if command.module is None:
+            return super().prepare(command)
+        return Order(self.kind, marshal.dumps((None, command.module, list(command.words[2:]), None)))
+
+    def launch(self, prepared: Order) -> int:
+        now = _surroundings()
+        if now != self._surroundings and self._channel is not None:
+            self._surroundings = now
+            self._drop_spares()
+            with zygote.file_in_memory(pickle.dumps(now)) as file:
+                self._tell(zygote.SURROUNDINGS, 0, file.fileno())
+        return super().launch(prepared)
+
+
+def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:
+    """What a new process takes over from the one that starts it: the environment, the working directory."""
+    try:
+        here = os.getcwdb()
+    except FileNotFoundError:
+        here = None
+    return dict(os.environb), here
