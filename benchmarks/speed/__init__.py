@@ -1,0 +1,1 @@
+"""How fast executors start tasks: the reference and its peers, interleaved in one run."""

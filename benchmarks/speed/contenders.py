@@ -1,0 +1,241 @@
+"""The executors that are compared, each behind the same four calls."""
+
+from __future__ import annotations
+
+import abc
+import concurrent.futures
+import functools
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.speed import payload
+
+
+class Session(abc.ABC):
+    """An executor that runs."""
+
+    @abc.abstractmethod
+    def submit(self, name: str, *arguments: str) -> None:
+        """Have a function of the payload run."""
+
+    @abc.abstractmethod
+    def finished(self) -> int:
+        """How many tasks have ended so far; collects what there is to collect, and does not wait."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop it."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run tasks.
+
+    :param isolates: each task has a process of its own.
+    :param interprets: each task has an interpreter of its own.
+    :param needs: a distribution's import name, without which it is left out.
+    """
+
+    name: str
+    isolates: bool
+    interprets: bool
+    open: Callable[[int], Session]
+    needs: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
+
+
+class _Native(Session):
+    def __init__(self, executor: Any, as_module: bool) -> None:
+        self._executor = executor
+        self._as_module = as_module
+        self._numbers = itertools.count()
+        self._finished = 0
+        executor.start()
+
+    def submit(self, name: str, *arguments: str) -> None:
+        key = ("benchmark", name, "run", next(self._numbers), -1)
+        self._executor.execute_async(key, self._command(name, arguments))
+
+    def _command(self, name: str, arguments: tuple[str, ...]) -> Any:
+        if self._as_module:
+            return [sys.executable, "-m", "benchmarks.speed.payload", *arguments]
+        return functools.partial(getattr(payload, name), *arguments)
+
+    def finished(self) -> int:
+        self._executor.sync()
+        self._finished += len(self._executor.get_event_buffer())
+        return self._finished
+
+    def close(self) -> None:
+        self._executor.end()
+
+
+class _Futures(Session):
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._pending: set[Any] = set()
+        self._finished = 0
+
+    def submit(self, name: str, *arguments: str) -> None:
+        self._pending.add(self._start(getattr(payload, name), arguments))
+
+    def _start(self, function: Callable[..., None], arguments: tuple[str, ...]) -> Any:
+        return self._pool.submit(function, *arguments)
+
+    def finished(self) -> int:
+        done = {one for one in self._pending if self._is_done(one)}
+        self._pending -= done
+        self._finished += len(done)
+        return self._finished
+
+    def _is_done(self, pending: Any) -> bool:
+        return bool(pending.done())
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class _Pool(_Futures):
+    def _start(self, function: Callable[..., None], arguments: tuple[str, ...]) -> Any:
+        return self._pool.apply_async(function, arguments)
+
+    def _is_done(self, pending: Any) -> bool:
+        return bool(pending.ready())
+
+    def close(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+
+class _Pebble(_Futures):
+    def _start(self, function: Callable[..., None], arguments: tuple[str, ...]) -> Any:
+        return self._pool.schedule(function, args=arguments)
+
+    def close(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+
+class _BareFork(Session):
+    """``fork`` and ``wait``, and nothing else: what no isolating executor can beat without spares."""
+
+    def __init__(self, parallelism: int) -> None:
+        self._parallelism = parallelism
+        self._running = 0
+        self._finished = 0
+
+    def submit(self, name: str, *arguments: str) -> None:
+        while self._running >= self._parallelism:
+            self._reap(0)
+        pid = os.fork()
+        if pid == 0:
+            getattr(payload, name)(*arguments)
+            os._exit(0)
+        self._running += 1
+
+    def finished(self) -> int:
+        while self._running and self._reap(os.WNOHANG):
+            pass
+        return self._finished
+
+    def _reap(self, flags: int) -> bool:
+        if os.waitpid(-1, flags)[0] == 0:
+            return False
+        self._running -= 1
+        self._finished += 1
+        return True
+
+    def close(self) -> None:
+        while self._running:
+            self._reap(0)
+
+
+class _BareInterpreter(_BareFork):
+    """``python -c pass`` and ``wait``, and nothing else."""
+
+    def submit(self, name: str, *arguments: str) -> None:
+        while self._running >= self._parallelism:
+            self._reap(0)
+        command = [sys.executable, "-c", "pass"]
+        if arguments:
+            command = [sys.executable, "-m", "benchmarks.speed.payload", *arguments]
+        os.posix_spawn(sys.executable, command, os.environ)
+        self._running += 1
+
+
+def _reference(method: str, as_module: bool = False) -> Callable[[int], Session]:
+    def open_it(parallelism: int) -> Session:
+        from executor_reference import LocalExecutor
+
+        return _Native(LocalExecutor(parallelism, method), as_module)
+
+    return open_it
+
+
+def _process_pool(method: str, **options: Any) -> Callable[[int], Session]:
+    return lambda parallelism: _Futures(
+        concurrent.futures.ProcessPoolExecutor(
+            parallelism, mp_context=multiprocessing.get_context(method), **options
+        )
+    )
+
+
+def _multiprocessing_pool(**options: Any) -> Callable[[int], Session]:
+    return lambda parallelism: _Pool(multiprocessing.get_context("fork").Pool(parallelism, **options))
+
+
+def _loky(parallelism: int) -> Session:
+    import loky
+
+    return _Futures(loky.ProcessPoolExecutor(parallelism))
+
+
+def _pebble(**options: Any) -> Callable[[int], Session]:
+    def open_it(parallelism: int) -> Session:
+        import pebble
+
+        return _Pebble(
+            pebble.ProcessPool(parallelism, context=multiprocessing.get_context("fork"), **options)
+        )
+
+    return open_it
+
+
+CONTENDERS = [
+    Contender("reference, snapshot", True, False, _reference("snapshot")),
+    Contender("reference, forkserver", True, False, _reference("forkserver")),
+    Contender("reference, fork", True, False, _reference("fork")),
+    Contender("reference, spawn", True, True, _reference("spawn", as_module=True)),
+    Contender("bare fork and wait", True, False, _BareFork),
+    Contender("bare python -c pass", True, True, _BareInterpreter),
+    Contender("ProcessPoolExecutor, fork", False, False, _process_pool("fork")),
+    Contender("ProcessPoolExecutor, forkserver", False, False, _process_pool("forkserver")),
+    Contender("ProcessPoolExecutor, spawn", False, False, _process_pool("spawn")),
+    Contender("multiprocessing.Pool", False, False, _multiprocessing_pool()),
+    Contender(
+        "multiprocessing.Pool, one task a child", True, False, _multiprocessing_pool(maxtasksperchild=1)
+    ),
+    Contender("loky", False, False, _loky, needs="loky"),
+    Contender("pebble", False, False, _pebble(), needs="pebble"),
+    Contender("pebble, one task a child", True, False, _pebble(max_tasks=1), needs="pebble"),
+]
+
+
+@contextmanager
+def opened(contender: Contender, parallelism: int) -> Iterator[Session]:
+    """A session that is closed whatever happens."""
+    session = contender.open(parallelism)
+    try:
+        yield session
+    finally:
+        session.close()
