@@ -70,6 +70,7 @@ def _expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str
             lambda: all(probe.started or subject.outcome(probe) for probe in held),  # noqa: B023
             awaited=f"{parallelism} tasks at once {when}",
             seen=lambda: f"{sum(probe.started for probe in held)} at once; {subject.story(held)}",  # noqa: B023
+            stalled=True,
         )
         ran = [probe for probe in held if probe.started]
         gate.open()
@@ -352,6 +353,8 @@ def _kill_when_made(trial: Trial, place: int, before: set[int]) -> None:
         "faults.a-killed-worker-fails-its-task",
         "faults.the-other-tasks-go-on",
         "shutdown.running-tasks-are-finished",
+        "shutdown.events-of-the-end-stay",
+        "shutdown.end-returns-after-a-worker-died",
     )
 )
 def a_worker_may_die_during_end(trial: Trial) -> None:
