@@ -445,7 +445,13 @@ def a_killed_workers_task_is_stopped(trial: Trial) -> None:
     )
 
 
-@should(after=("faults.a-killed-workers-task-is-stopped", "shutdown.terminate-takes-the-children-too"))
+@should(
+    after=(
+        "faults.a-killed-workers-task-is-stopped",
+        "shutdown.terminate-takes-the-children-too",
+        "shutdown.no-zombie-is-left",
+    )
+)
 def a_killed_workers_task_takes_its_children_along(trial: Trial) -> None:
     """When a worker is killed, what its task has started does not live on either.
 
@@ -783,6 +789,7 @@ def the_host_may_run_out_of_descriptors(trial: Trial) -> None:
         "faults.capacity-is-restored",
         "faults.all-workers-may-die-at-once",
         "faults.a-worker-may-die-between-two-tasks",
+        "states.a-result-belongs-to-its-task",
     )
 )
 def the_host_may_run_out_of_processes(trial: Trial) -> None:
