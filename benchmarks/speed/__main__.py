@@ -3,8 +3,8 @@
     python -m benchmarks.speed [--rounds 7] [--heaps 0,150,500] [--only NAME ...] [--write docs/speed]
 
 In each round every contender runs once, in a process of its own, in an order that changes; so whatever the
-machine does meanwhile happens to all of them.  Prints medians over the rounds, their spread, and ratios to the
-reference of the same round; ``--write`` leaves ``.md``, ``.json`` and (with matplotlib) ``.svg``.
+machine does meanwhile happens to all of them.  Prints medians over the rounds, their spread, and ratios to
+the reference of the same round; ``--write`` leaves ``.md``, ``.json`` and (with matplotlib) ``.svg``.
 """
 
 from __future__ import annotations
@@ -129,16 +129,16 @@ def document(
         "",
         "<!-- written by `python -m benchmarks.speed --write docs/speed`; do not edit -->",
         "",
-        f"{machine()}. Medians of {rounds} interleaved rounds, with the smallest and the largest; two slots.",
-        "Queued time is from the submission to the first instruction of the task, in microseconds; ratios are",
-        f"to `{_BASE}` in the same round.",
+        f"{machine()}. Medians of {rounds} interleaved rounds, with the smallest and the largest; two",
+        "slots. Queued time is from the submission to the first instruction of the task, in microseconds;",
+        f"ratios are to `{_BASE}` in the same round.",
     ]
     for heap in heaps:
         lines += [
             "",
             f"## {heap} MB of objects in the host",
             "",
-            "| | own process | queued time p50 | ratio | p95 | no-op tasks a second | ratio | tasks of 10 ms |",
+            "| | own process | queued time p50 | ratio | p95 | no-ops a second | ratio | tasks of 10 ms |",
             "|---|---|---:|---:|---:|---:|---:|---:|",
         ]
         base = figures.get((_BASE, heap))

@@ -227,7 +227,7 @@ CONTENDERS = [
     ),
     Contender("loky", False, False, _loky, needs="loky"),
     Contender("pebble", False, False, _pebble(), needs="pebble"),
-    Contender("pebble, one task a child", True, False, _pebble(max_tasks=1), needs="pebble"),
+    Contender("pebble, 1 task a child", True, False, _pebble(max_tasks=1), needs="pebble"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""One contender, once: prints its figures as JSON.  In a process of its own, so that nobody inherits a heap."""
+"""One contender, once, in a process of its own: prints its figures as JSON."""
 
 from __future__ import annotations
 

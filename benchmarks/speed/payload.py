@@ -1,8 +1,8 @@
-"""What the contenders run; also as ``python -m``.  Imports nothing, so that nothing but starting it takes time."""
+"""What the contenders run; also as ``python -m``.  Imports next to nothing, so that it starts at once."""
 
 import time
 
-#: What the host listens to; named in the environment of no one, so that every way of starting tasks works.
+#: Bytes of a moment.
 _STAMP = 8
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from executor_conformance.rules import catalogue
 from fixtures import specimens
-from fixtures.kill_matrix import Row, blame_precision, document, read
+from fixtures.kill_matrix import MATRIX, Row, blame_precision, document, read
 
 
 def row(breaks: str, *failed: str, name: str = "Some", undecided: int = 0) -> Row:
@@ -46,3 +46,13 @@ def test_what_was_written_can_be_read_to_judge_some_again() -> None:
     text = document(rows)
     assert document(read(text)) == text
     assert [one.failed for one in read(text)] == [(first,), (second, first), ()]
+
+
+def test_the_committed_matrix_has_every_executor_and_every_rule_and_each_row_is_exact() -> None:
+    lines = [line.split(" | ") for line in MATRIX.read_text(encoding="utf-8").splitlines() if "`" in line]
+    rows = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 5}
+    by_rule = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 3}
+    assert sorted(rows) == sorted(specimen.name for specimen in specimens.broken())
+    assert list(by_rule) == list(catalogue())
+    assert [name for name, cells in rows.items() if cells[3] != "that rule"] == []
+    assert [rule for rule, cells in by_rule.items() if "**none**" in cells[2]] == []

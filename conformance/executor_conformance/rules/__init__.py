@@ -74,6 +74,16 @@ OWNERS = {
     Aside.MISCOUNTED: ("states.exactly-one-terminal-event",),
 }
 
+#: What an event means: chapters that go on to look at worse than a good day build on all of it.
+_MEANING_OF_EVENTS = (
+    "states.exactly-one-terminal-event",
+    "states.no-terminal-event-before-the-end",
+    "states.an-event-is-returned-once",
+    "states.a-result-belongs-to-its-task",
+    "states.death-by-signal-is-a-failure",
+)
+_BUILD_ON_EVENTS = ("faults", "isolation")
+
 #: Broken, this explains whatever else goes wrong, but there is still something to judge.
 EXCUSE_FOR_ALL = "interface.offers-every-method"
 
@@ -197,8 +207,9 @@ def owners_of(rule_id: str, finding: Finding) -> tuple[str, ...]:
 def suspects_of(rule: Rule, finding: Finding) -> tuple[str, ...]:
     """The rules which, if they are broken, explain this failure."""
     named = finding.measurements.get("promise")  # a program found this one broken
+    meaning = _MEANING_OF_EVENTS if rule.chapter in _BUILD_ON_EVENTS else ()
     suspects = dict.fromkeys(
-        (*([named] if named else []), *rule.after, EXCUSE_FOR_ALL, *owners_of(rule.id, finding))
+        (*([named] if named else []), *rule.after, EXCUSE_FOR_ALL, *owners_of(rule.id, finding), *meaning)
     )
     return tuple(suspect for suspect in suspects if suspect != rule.id)
 

@@ -70,6 +70,7 @@ def _expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str
             lambda: all(probe.started or subject.outcome(probe) for probe in held),  # noqa: B023
             awaited=f"{parallelism} tasks at once {when}",
             seen=lambda: f"{sum(probe.started for probe in held)} at once; {subject.story(held)}",  # noqa: B023
+            stalled=True,
         )
         ran = [probe for probe in held if probe.started]
         gate.open()
@@ -352,6 +353,8 @@ def _kill_when_made(trial: Trial, place: int, before: set[int]) -> None:
         "faults.a-killed-worker-fails-its-task",
         "faults.the-other-tasks-go-on",
         "shutdown.running-tasks-are-finished",
+        "shutdown.events-of-the-end-stay",
+        "shutdown.end-returns-after-a-worker-died",
     )
 )
 def a_worker_may_die_during_end(trial: Trial) -> None:
@@ -442,7 +445,13 @@ def a_killed_workers_task_is_stopped(trial: Trial) -> None:
     )
 
 
-@should(after=("faults.a-killed-workers-task-is-stopped", "shutdown.terminate-takes-the-children-too"))
+@should(
+    after=(
+        "faults.a-killed-workers-task-is-stopped",
+        "shutdown.terminate-takes-the-children-too",
+        "shutdown.no-zombie-is-left",
+    )
+)
 def a_killed_workers_task_takes_its_children_along(trial: Trial) -> None:
     """When a worker is killed, what its task has started does not live on either.
 
@@ -780,6 +789,7 @@ def the_host_may_run_out_of_descriptors(trial: Trial) -> None:
         "faults.capacity-is-restored",
         "faults.all-workers-may-die-at-once",
         "faults.a-worker-may-die-between-two-tasks",
+        "states.a-result-belongs-to-its-task",
     )
 )
 def the_host_may_run_out_of_processes(trial: Trial) -> None:

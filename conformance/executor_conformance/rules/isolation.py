@@ -171,6 +171,11 @@ def _what_a_program_has(trial: Trial, subject: Subject) -> dict[str, object]:
     program = trial.program(sys.executable, "-I", "-S", "-c", _WRITE_WHAT_IT_HAS, path)
     subject.run(program)
     subject.expect_outcome(program, SUCCESS, "a program")
+    expect(
+        os.path.exists(path),
+        awaited="a program to have run when its 'success' was reported",
+        seen="it has not written its file yet",
+    )
     with open(path) as file:
         has: dict[str, object] = json.load(file)
     return has
