@@ -31,6 +31,15 @@ _CLEARED = (
 )
 
 
+#: Tests that run the suite for long.
+_LONG = ("test_containment.py", "test_legal.py", "test_broken.py", "test_plugin.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no processor is left with one of them at the end."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
 @dataclass
 class Judged:
     """One run of the command: what it printed, how it ended, and the report if it wrote one."""
