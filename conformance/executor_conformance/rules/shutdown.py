@@ -221,7 +221,7 @@ def the_pill_is_never_an_event(trial: Trial) -> None:
     probes = trial.probes(2)
     subject.run(*probes)
     subject.end()
-    subject.drain()
+    subject.drain_all()
     known = {tuple(probe.key) for probe in probes}
     strange = [event for event in subject.history if event.key not in known]
     expect(
