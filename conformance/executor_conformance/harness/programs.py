@@ -145,7 +145,7 @@ class Performance:
             self._do(step)
         if not self._over:
             self._finish()
-        self._subject.drain()
+        self._subject.drain_all()
         if self._over == "terminate":
             self._await_events("shutdown.terminate-reports-what-ran", self._subject.pump)
         self._judge()

@@ -53,6 +53,7 @@ _NOT_TOLD = frozenset(
         "key in running",
     }
 )
+_MOST_DRAINS = 50
 _SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
 #: A wait that was in vain goes on, once, where the machine is slower by more than this; and this much longer.
@@ -521,6 +522,12 @@ class Subject:
         """``get_event_buffer()``: take the events into the history and return them."""
         raw = self.trial.call("get_event_buffer()", lambda: self.driver.events(dag_ids))
         return self.take(raw)
+
+    def drain_all(self) -> None:
+        """Drain until nothing comes: an executor may return the states of one key one at a time."""
+        for _ in range(_MOST_DRAINS):  # one that returns the same for ever is another rule's affair
+            if not self.drain():
+                return
 
     def take(self, raw: object) -> list[Observation]:
         """Take what ``get_event_buffer()`` returned into the history."""

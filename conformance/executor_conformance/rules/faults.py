@@ -375,7 +375,7 @@ def a_worker_may_die_during_end(trial: Trial) -> None:
 
     hand = trial.meanwhile(kill_and_open)
     subject.end()
-    subject.drain()
+    subject.drain_all()
     trial.kill_own(hand)
     for probe, state in ((doomed, FAILED), (other, SUCCESS)):
         expect(
