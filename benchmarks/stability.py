@@ -33,9 +33,7 @@ _SPIN = "while True: pass"
 _FORK = """\
 import os
 while True:
-    pids = [os.fork() for _ in range(8)]
-    if 0 in pids:
-        os._exit(0)
+    pids = [os.fork() or os._exit(0) for _ in range(8)]
     for pid in pids:
         os.waitpid(pid, 0)
 """

@@ -31,6 +31,8 @@ A step is ``name`` or ``name=value``:
 ``signals``         record how SIGINT and SIGTERM would meet it
 ``stdin``           record what can be read from standard input without waiting
 ``terminal``        record whether it has a terminal
+``collect``         collect garbage, and record the KiB of private memory that the process has then
+``pad=TEXT``        nothing: TEXT makes the command long
 ====================== ==============================================================================
 """
 
@@ -273,6 +275,20 @@ def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
         _note(journal, probe, run_id, "a terminal")
 
 
+def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
+    import gc
+
+    gc.collect()
+    # Its own file can be read even by a process that nobody else may look at.
+    with open("/proc/self/smaps_rollup") as file:
+        private = [int(line.split()[1]) for line in file if line.startswith("Private_")]
+    _note(journal, probe, run_id, str(sum(private)))
+
+
+def _pad(journal: str, probe: str, run_id: str, value: str) -> None:
+    return
+
+
 _STEPS = {
     "gate": _gate,
     "nap": _nap,
@@ -288,6 +304,8 @@ _STEPS = {
     "signals": _signals,
     "stdin": _stdin,
     "terminal": _terminal,
+    "collect": _collect,
+    "pad": _pad,
 }
 
 

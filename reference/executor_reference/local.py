@@ -35,8 +35,10 @@ class LocalExecutor:
     Call it from one lasting thread, as a scheduler does: tasks die with the thread that started them.
 
     :param parallelism: how many tasks may run at once; 0 means without limit.
-    :param start_method: ``"fork"`` forks each task from the host; ``"spawn"`` gives each a new interpreter;
-        ``"snapshot"`` forks them from a small process that was itself forked from the host by ``start()``.
+    :param start_method: ``"fork"`` forks each task from the host, when it is due.  The others have processes
+        made ahead of demand, so that no task waits for one: ``"snapshot"`` by a process that ``start()``
+        forks from the host, ``"forkserver"`` by one that is small because it has imported nothing;
+        ``"spawn"`` gives each task a new interpreter.
     :raises ValueError: for any other parallelism or start method; nothing has been started then.
     """
 
@@ -102,8 +104,8 @@ class LocalExecutor:
     ) -> None:
         """Accept one try of a task; it starts at once if there is a slot.
 
-        :param command: a sequence of ``str`` to execute, or a callable without arguments.  In ``fork`` and
-            ``snapshot`` mode ``[sys.executable, "-m", module, ...]`` runs the module inside the forked child.
+        :param command: a sequence of ``str`` to execute, or a callable without arguments.  In every
+            mode but ``spawn``, ``[sys.executable, "-m", module, ...]`` runs the module in the forked child.
         :param queue: ignored; there is one queue.
         :param executor_config: ignored.
         :raises RuntimeError: the executor is not running.

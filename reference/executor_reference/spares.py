@@ -19,6 +19,7 @@ import marshal
 import os
 import pickle
 import select
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -67,11 +68,11 @@ class SpareLauncher(Launcher):
         with theirs:
             try:
                 self._pid = self._start_zygote(theirs)
+                self._pidfd = _watch(self._pid)
             except BaseException:
                 ours.close()
                 raise
         self._channel = ours
-        self._pidfd = os.pidfd_open(self._pid)
         self._poll = select.poll()
         self._poll.register(self._channel, select.POLLIN)
         # Not the channel's end alone: for a moment a spare may hold the zygote's end, too.
@@ -248,6 +249,16 @@ class InterpreterLauncher(FreshLauncher):
             with zygote.file_in_memory(pickle.dumps(now)) as file:
                 self._tell(zygote.SURROUNDINGS, 0, file.fileno())
         return super().launch(prepared)
+
+
+def _watch(pid: int) -> int:
+    """A descriptor that becomes readable when this child ends; one that cannot be watched is ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # there is no descriptor left
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:

@@ -12,6 +12,7 @@ import select
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,18 +61,31 @@ def calibrate() -> Calibration:
     )
 
 
-def fork_here_s() -> float | None:
-    """Seconds from ``fork`` of this process to the child's end, now; ``None`` where it cannot be had.
+def fork_here_s(times: int = 3) -> float | None:
+    """Median seconds from ``fork`` of this process to the child's end, now; ``None``: cannot be had."""
 
-    For a host with an executor in it, which may collect whatever child it finds: so its end is seen by pidfd.
-    """
+    def start() -> int:
+        child = fork()
+        if child == 0:
+            os._exit(0)
+        return child
+
+    return _median_until_its_end(start, times)
+
+
+def interpreter_here_s(times: int = 1) -> float | None:
+    """Median seconds for a new interpreter, now; ``None``: cannot be had."""
+    command = [sys.executable, "-c", "pass"]
+    return _median_until_its_end(lambda: os.posix_spawn(command[0], command, os.environ), times)
+
+
+def _median_until_its_end(start: Callable[[], int], times: int) -> float | None:
+    # For a host with an executor in it, which may collect whatever child it finds: so by pidfd.
     took = []
     try:
-        for _ in range(3):
+        for _ in range(times):
             began = monotonic()
-            child = fork()
-            if child == 0:
-                os._exit(0)
+            child = start()
             descriptor = os.pidfd_open(child)
             try:
                 select.select([descriptor], [], [], 10.0)
@@ -124,6 +138,8 @@ class Budgets:
     :param stop_s: for ``start``, ``end``, ``terminate`` and the constructor to return.
     :param block_s: a call of ``sync`` that takes longer waits for something.
     :param scale: how much slower this machine is than an ordinary idle one.
+    :param fork_s: what a fork costs on this machine.
+    :param interpreter_s: what a new interpreter costs on this machine.
     """
 
     arrival_s: float
@@ -132,6 +148,8 @@ class Budgets:
     stop_s: float
     block_s: float
     scale: float = 1.0
+    fork_s: float = _FORK_S
+    interpreter_s: float = _INTERPRETER_S
 
     @classmethod
     def of(cls, calibration: Calibration, first_task_s: float = 0.0) -> Budgets:
@@ -147,4 +165,6 @@ class Budgets:
             stop_s=6.0 * scale + 6.0 * first_task_s,
             block_s=0.25 * scale,
             scale=scale,
+            fork_s=calibration.fork_s,
+            interpreter_s=calibration.interpreter_s,
         )

@@ -46,6 +46,12 @@ class Journal:
         self.read()
         return sorted(self._runs.values(), key=lambda run: run.started_ns)
 
+    def forget(self) -> None:
+        """Keep nothing of the runs so far, all of which have ended."""
+        self.read()
+        self._runs.clear()
+        self._by_probe.clear()
+
     def read(self) -> None:
         """Take in what was written since the last call."""
         with open(self.path, "rb") as file:
@@ -66,6 +72,8 @@ class Journal:
             self._runs[run_id] = run
             self._by_probe.setdefault(probe, []).append(run)
             return
+        if run_id not in self._runs:
+            return  # forgotten
         run = self._runs[run_id]
         if kind == "finish":
             run.finished_ns = int(at)

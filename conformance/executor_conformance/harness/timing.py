@@ -1,7 +1,7 @@
 """Verdicts on durations, with stated error rates.
 
-Whether a median is above a budget is decided sample by sample, by Wald's sequential test on the share of
-samples that are above it: as many are taken as it needs to be sure, and a few where it is plain.
+Whether a share of a stream of samples is above a budget is decided sample by sample, by Wald's sequential
+test: as many are taken as it needs to be sure, and a few where it is plain.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-#: The chance of a wrong word, either way, where the share is at or beyond the shares below.
-ERROR_RATE = 1e-4
-
 
 @dataclass
 class ShareAbove:
-    """Whether more than half of a stream of samples is above a budget.
+    """Whether too many of a stream of samples are above a budget.
 
-    It errs once in 10,000 where at most ``low`` of them are, or at least ``high``; between the two it takes
-    long, and may stay undecided.
+    It errs at the stated rate where at most ``low`` of them are above, or at least ``high``; between the two
+    it takes long, and may stay undecided.  As it stands it is a test of the median.
 
     :param budget_s: seconds.
+    :param low: a share that is allowed.
+    :param high: a share that is too many.
+    :param error: the chance of a wrong word, either way.
     """
 
     budget_s: float
     low: float = 0.3
     high: float = 0.7
+    error: float = 1e-4
     samples: list[float] = field(default_factory=list)
     _evidence: float = 0.0
 
@@ -39,9 +40,14 @@ class ShareAbove:
             self._evidence += math.log((1 - self.high) / (1 - self.low))
 
     @property
+    def above(self) -> int:
+        """How many samples were above the budget."""
+        return sum(seconds > self.budget_s for seconds in self.samples)
+
+    @property
     def is_above(self) -> bool | None:
         """``None``: not decided yet."""
-        sure = math.log((1 - ERROR_RATE) / ERROR_RATE)
+        sure = math.log((1 - self.error) / self.error)
         if self._evidence >= sure:
             return True
         return False if self._evidence <= -sure else None
@@ -51,6 +57,11 @@ def quantile(samples: Sequence[float], share: float) -> float:
     """The sample below which this share of them is."""
     ordered = sorted(samples)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def spread(samples: Sequence[float]) -> float:
+    """From the 10th to the 90th percentile."""
+    return quantile(samples, 0.9) - quantile(samples, 0.1)
 
 
 def distribution(samples: Sequence[float]) -> dict[str, object]:

@@ -10,9 +10,10 @@ import enum
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from typing import Any, TypeVar
 
@@ -53,7 +54,10 @@ _NOT_TOLD = frozenset(
         "key in running",
     }
 )
+#: What :meth:`Trial.belongings` calls POSIX semaphores and shared memory; other programs have some, too.
+SHARED_NAMES = "name in /dev/shm"
 _MOST_DRAINS = 50
+_STEPS_TOLD = 4
 _SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
 #: A wait that was in vain goes on, once, where the machine is slower by more than this; and this much longer.
@@ -171,7 +175,7 @@ class Trial:
         self.replay = replay
         self._factory = ProbeFactory(scratch)
         self._own_processes: set[int] = set()
-        self._steps: list[str] = []
+        self._steps: list[tuple[str, int]] = []  # the last few, with how often in a row
         self.warden = warden
         self.host = os.getpid()
         self.journal = self._factory.journal
@@ -218,6 +222,11 @@ class Trial:
         """``count`` tasks that do the same."""
         return [self.probe(*steps) for _ in range(count)]
 
+    def probe_as_program(self, *steps: str) -> Probe:
+        """A task of the suite by way of ``env``, so that nobody can run it without a new interpreter."""
+        probe = self.probe(*steps)
+        return replace(probe, work=Work(argv=["/usr/bin/env", *(probe.work.argv or ())]))
+
     def program(self, *argv: str) -> Probe:
         """A task that is any program."""
         return self._factory.program(*argv)
@@ -248,6 +257,17 @@ class Trial:
                 continue
             found.append(process)
         return found
+
+    def belongings(self) -> dict[str, int]:
+        """How much there is of whatever an executor may leave behind, by its name."""
+        return {
+            "process": len(self.processes()),
+            "thread": processes.thread_count(),
+            "descriptor": len(processes.open_descriptors()),
+            "temporary file": sum(len(files) for _, _, files in os.walk(tempfile.gettempdir())),
+            SHARED_NAMES: len(processes.shared_memory_names()),
+            "mapped shared memory": len(processes.mapped_shared_memory()),
+        }
 
     def in_another_host(self, body: Callable[[], Result]) -> tuple[int, Result]:
         """Run ``body`` in a forked host within this one, which then stays as it is until it is killed.
@@ -357,7 +377,7 @@ class Trial:
         """
         kind = kind or name
         if name not in _NOT_TOLD:
-            self._steps.append(self.target.adapter.words.get(name, name))
+            self._note_step(self.target.adapter.words.get(name, name))
         name = self.target.adapter.words.get(name, name)
         if kind in self._hung_calls:
             raise Blocked(self._hung_calls[kind], f"{name} has hung repeatedly")
@@ -373,19 +393,15 @@ class Trial:
         finally:
             self._blackboard.leave()
 
+    def _note_step(self, step: str) -> None:
+        count = self._steps.pop()[1] if self._steps and self._steps[-1][0] == step else 0
+        self._steps.append((step, count + 1))
+        del self._steps[:-_STEPS_TOLD]
+
     @property
     def after(self) -> str:
         """The last calls that were made, for messages; pumping is left out."""
-        told: list[str] = []
-        counts: list[int] = []
-        for step in self._steps:
-            if told and told[-1] == step:
-                counts[-1] += 1
-            else:
-                told.append(step)
-                counts.append(1)
-        shown = [f"{step} x{count}" if count > 1 else step for step, count in zip(told, counts, strict=True)]
-        return ", ".join(shown[-4:])
+        return ", ".join(f"{step} x{count}" if count > 1 else step for step, count in self._steps)
 
     def until(
         self,
@@ -436,7 +452,7 @@ class Trial:
             # gets few looks, and so does the executor.
             if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
                 # The budget is for the machine as it was when it was calibrated.
-                slowdown = 1.0 if extended or condition is _never else self._slowdown()
+                slowdown = 1.0 if extended or condition is _never else self.slowdown()
                 if slowdown < _SLOWDOWN_THAT_COUNTS:
                     return False
                 extended = True
@@ -445,7 +461,7 @@ class Trial:
             nap = min(nap * 1.5, _LONGEST_NAP_S)
             rounds += 1
 
-    def _slowdown(self) -> float:
+    def slowdown(self) -> float:
         """How many times slower than at its calibration this machine is now."""
         slowdown = processor_share() / self.budgets.scale
         if self.facts.fork_s:
@@ -627,6 +643,13 @@ class Subject:
         """Submit tasks and wait for their terminal events."""
         self.submit(*probes)
         self.await_terminal(*probes)
+
+    def forget(self) -> None:
+        """Keep nothing of the tasks so far, none of which is in flight: what grows then is the executor's."""
+        self.history.clear()
+        self._by_key.clear()
+        self.submitted.clear()
+        self.trial.journal.forget()
 
     def quiet(self) -> None:
         """Pump for a short while in which something more would happen if it were going to."""

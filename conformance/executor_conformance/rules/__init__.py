@@ -23,7 +23,18 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import Aside, Finding
 
 #: In the order in which they are read and run.
-CHAPTERS = ("interface", "lifecycle", "states", "parallelism", "shutdown", "faults", "isolation", "model")
+CHAPTERS = (
+    "interface",
+    "lifecycle",
+    "states",
+    "parallelism",
+    "shutdown",
+    "queued_time",
+    "memory",
+    "faults",
+    "isolation",
+    "model",
+)
 
 #: Broken, these leave nothing to judge: whatever comes after them is blocked without being run.
 GATEWAYS = (

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.linux import private_disk
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
-from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.harness.trial import SHARED_NAMES, Subject, Trial, expect
 from executor_conformance.harness.workers import idle_processes
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable
@@ -319,14 +318,14 @@ def nothing_accumulates(trial: Trial) -> None:
     for _ in range(2):
         _cycle(trial)
     grown = _growth_over_eight_cycles(trial)
-    if _SHARED_NAMES in grown:
+    if SHARED_NAMES in grown:
         # Other programs have names there too.  Look where there are only ours, or look until it is sure:
         # what an executor leaves, it leaves in each cycle.
         alone = private_disk("/dev/shm", 1 << 28)
         for _ in range(1 if alone else 3):
             grown = _growth_over_eight_cycles(trial)
-            if grown.get(_SHARED_NAMES, 0) < (1 if alone else 8):
-                grown.pop(_SHARED_NAMES, None)
+            if grown.get(SHARED_NAMES, 0) < (1 if alone else 8):
+                grown.pop(SHARED_NAMES, None)
                 break
     expect(
         not grown,
@@ -335,18 +334,15 @@ def nothing_accumulates(trial: Trial) -> None:
     )
 
 
-_SHARED_NAMES = "name in /dev/shm"
-
-
 def _growth_over_eight_cycles(trial: Trial) -> dict[str, int]:
     gc.collect()
-    before = _belongings(trial)
+    before = trial.belongings()
     for _ in range(8):
         _cycle(trial)
 
     def growth() -> dict[str, int]:
         gc.collect()
-        now = _belongings(trial)
+        now = trial.belongings()
         return {what: now[what] - before[what] for what in now if now[what] > before[what]}
 
     trial.comes_true(lambda: not growth(), budget_s=trial.budgets.arrival_s / 4)
@@ -363,17 +359,6 @@ def _cycle(trial: Trial) -> None:
     subject.end()
     subject.drain()
     trial.built.clear()
-
-
-def _belongings(trial: Trial) -> dict[str, int]:
-    return {
-        "process": len(trial.processes()),
-        "thread": processes.thread_count(),
-        "descriptor": len(processes.open_descriptors()),
-        "temporary file": sum(len(files) for _, _, files in os.walk(tempfile.gettempdir())),
-        _SHARED_NAMES: len(processes.shared_memory_names()),
-        "mapped shared memory": len(processes.mapped_shared_memory()),
-    }
 
 
 def _held_at_terminate(trial: Trial, *steps: str) -> tuple[Subject, list[Probe], list[Probe]]:

@@ -1,0 +1,407 @@
+"""What an executor costs in memory, and whether it grows.
+
+Memory is counted in private pages (``smaps_rollup``), never in resident ones, which count what is shared
+again and again.  A worker is read between tasks, too: while it has a forked child the pages that the two
+share do not count as private, and hide its growth.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from executor_conformance.driving import DEFAULT, Capability
+from executor_conformance.harness import processes
+from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.memory import MB, ballast, has_room_for, private_bytes
+from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.trial import Subject, Trial, expect
+from executor_conformance.rules import may, must, should
+from executor_conformance.verdicts import NotApplicable
+
+_BALLAST = 150 * MB
+_GROWTH_ALLOWED, _SHARE_ALLOWED = 20 * MB, 0.15
+_COLLECTING_ROUNDS = 3
+
+_KIB = 1024
+#: A leak of 16 KB a task has to be found, so half of that is one; and what is less than this is noise.
+_LEAK, _NOISE = 8_000, 256 * _KIB
+#: Tasks in each of the stretches that are compared: where the executor is fast, and at the least.
+_STRETCH, _SHORTEST_STRETCH = 40, 20
+_STRETCHES_S = 1.0
+#: A measure is taken when it has changed by no more than this, at the latest at the tenth look.
+_UNREST, _LOOKS = 16, 10
+_PAD = "x" * 16_384
+_BATCH = 12
+
+_LIGHT_S, _LIGHT = 1.0, 50 * MB
+
+
+@must(after=("shutdown.every-worker-exits",))
+def copy_on_write_is_kept(trial: Trial) -> None:
+    """With 150 MB of garbage-collected objects in the host before ``start()``, no worker or task that
+    collects garbage grows by 20 MB, or by 15 % of what the host holds.
+
+    Why: a collection writes to every object that it looks at, and a page that is written to is shared no
+    more: each forked process ends up with a copy of the host.
+    Likely causes: no ``gc.freeze()`` between the fork and the first collection; workers are forked late, from
+    a host that has grown.
+    Origin: apache/airflow#58365; apache/airflow discussion 58143 (20-30 MB became over 100 MB a worker).
+    """
+    trial.need_processes()
+    if not has_room_for(_BALLAST):
+        raise NotApplicable(
+            f"the machine has not {_BALLAST // MB} MB to spare for the host, and for each worker"
+        )
+    small = _private_after_collecting(trial)
+    before = private_bytes() or 0
+    held = ballast(_BALLAST)
+    size = (private_bytes() or 0) - before
+    large = _private_after_collecting(trial)
+    del held
+    trial.measurements.update(ballast_bytes=size, without_bytes=small, with_bytes=large)
+    growth = max(large) - max(small)
+    allowed = min(_GROWTH_ALLOWED, int(_SHARE_ALLOWED * size))
+    expect(
+        growth < allowed,
+        awaited=f"less than {allowed / MB:.1f} MB more in each process beside {size / MB:.0f} MB in the host",
+        seen=f"{growth / MB:.1f} MB more: after collecting, {max(large) / MB:.1f} MB were private, and "
+        f"{max(small) / MB:.1f} MB in a small host",
+    )
+
+
+@must(after=("memory.nothing-piles-up",))
+def workers_reach_a_plateau(trial: Trial) -> None:
+    """Over hundreds of tasks the memory of all workers together comes to an end of its growth.
+
+    Why: workers live for weeks, and what each task leaves in them adds up until the machine kills something.
+    Likely causes: results or arguments are kept; modules are imported anew for each task; a log handler for
+    each task.
+    Origin: apache/airflow#56641; apache/airflow#62212; apache/airflow#68875.
+    """
+    trial.need_processes()
+
+    def of_workers() -> int:
+        found = trial.processes()
+        sizes = [private_bytes(process.pid) for process in found]
+        if not found:
+            raise NotApplicable("no process stays from one task to the next")
+        if not any(sizes):
+            raise NotApplicable("its processes cannot be read: not dumpable, or another user's")
+        return sum(size or 0 for size in sizes)
+
+    _expect_plateau(trial, "the workers", of_workers)
+
+
+@must(after=("memory.nothing-piles-up",))
+def the_host_reaches_a_plateau(trial: Trial) -> None:
+    """Over hundreds of tasks the memory of the host comes to an end of its growth.
+
+    Why: the host is the scheduler, which lives longest of all.
+    Likely causes: commands, results, futures or events of tasks that have ended are kept; callbacks that hold
+    them are never removed.
+    Origin: apache/airflow#55768; apache/airflow#58365.
+    """
+
+    def of_host() -> int:
+        gc.collect()
+        return private_bytes() or 0
+
+    _expect_plateau(trial, "the host", of_host)
+
+
+@should(after=("memory.the-host-reaches-a-plateau",))
+def nothing_is_kept_of_a_task(trial: Trial) -> None:
+    """When the event of a task has been taken, the host holds no more objects than before the task.
+
+    Why: a key for each task is little; of a million tasks a day it is a host that has to be restarted.
+    Likely causes: a set of all keys that were ever seen; a history without a bound; a lock for each task.
+    Origin: apache/airflow#62212 (a scheduler grows slowly with the tasks that it has run).
+    """
+
+    def blocks() -> int:
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    series = _Series(trial, blocks, least_growth=1.0, noise=0)
+    trial.measurements["blocks"] = series.samples
+    # A history with a bound fills up first.
+    expect(
+        not series.goes_on(stretches=24),
+        awaited="no object of a task that has ended to be kept",
+        seen=f"{series.growth_of_a_task:.1f} blocks of memory more in the host for each of "
+        f"{series.tasks} tasks, to the last",
+    )
+
+
+@must(after=("shutdown.nothing-accumulates", "shutdown.no-zombie-is-left"))
+def nothing_piles_up(trial: Trial) -> None:
+    """While tasks come and go, descriptors, threads, processes, semaphores and mapped memory do not.
+
+    Why: each has a limit of its own on every machine, and a host that reaches one can start nothing.
+    Likely causes: a pipe, a pidfd or a log file of each task stays open until the end; a process is reaped
+    only at the end; a thread waits for each task for ever.
+    Origin: apache/airflow#13542; apache/airflow#56641.
+    """
+    for name, series in _all_belongings(trial).items():
+        trial.measurements[name] = series
+        steps = [after - before for before, after in itertools.pairwise(series)]
+        expect(
+            min(steps) < _PILES_UP,
+            awaited=f"no more of it ({name}) after each {_TASKS_OF_A_STEP} tasks",
+            seen=f"it grew without end, when no task was running: {', '.join(map(str, series))}",
+        )
+
+
+@may()
+def importing_is_light(trial: Trial) -> None:
+    """Importing the executor's module and constructing it takes less than a second, and less than 50 MB.
+
+    Why: every process that only asks what an executor can do pays this: command lines, workers, tests.
+    Likely causes: the module imports the client of a service, a database layer or a web framework at its top.
+    Origin: apache/airflow#58143 is about what each process of a scheduler holds because of its imports.
+    """
+    cost = _cost_of_import(trial)
+    trial.measurements.update(asdict(cost))
+    allowed_s = _LIGHT_S * max(trial.slowdown(), 1.0) * trial.budgets.scale
+    heaviest = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in cost.heaviest_s.items())
+    expect(
+        cost.import_s + cost.construct_s < allowed_s and cost.memory_bytes < _LIGHT,
+        awaited=f"import and construction within {allowed_s:.1f} s and {_LIGHT // MB} MB",
+        seen=f"{cost.import_s:.2f} s and {cost.construct_s:.2f} s, {cost.memory_bytes / MB:.0f} MB; the "
+        f"heaviest imports: {heaviest}",
+    )
+
+
+# -- what is private to each process -------------------------------------------------------------------------
+
+
+def _private_after_collecting(trial: Trial) -> list[int]:
+    """Private bytes of each process of a new executor: of tasks that have collected, and of what stays."""
+    subject = trial.started(parallelism=2)
+    seen: list[int] = []
+    for _ in range(_COLLECTING_ROUNDS):
+        gate = trial.gate()
+        probes = trial.probes(2, "collect", gate.step)
+        subject.submit(*probes)
+        subject.until(
+            lambda: all(probe.started and probe.runs[0].notes for probe in probes),  # noqa: B023 - here and now
+            awaited="two tasks to collect garbage",
+            seen=lambda: subject.story(probes),  # noqa: B023
+            stalled=True,
+        )
+        seen += [_KIB * int(probe.runs[0].notes[0]) for probe in probes]
+        gate.open()
+        subject.await_terminal(*probes)
+        subject.quiet()
+        # Those that nobody else may look at are known by their tasks alone.
+        seen += [size for process in trial.processes() if (size := private_bytes(process.pid)) is not None]
+    subject.end()
+    subject.drain_all()
+    return seen
+
+
+# -- growth --------------------------------------------------------------------------------------------------
+
+
+def _task(subject: Subject, number: int) -> Probe:
+    """Every second task fails; its command is long, and what it returns, if that travels."""
+    pad = f"pad={number:06}{_PAD}"  # made anew for each, so that what is kept of it counts
+    if number % 2:
+        return subject.trial.probe(
+            pad, "exit=3" if subject.can(Capability.EXIT_STATUS) else "raise=on purpose"
+        )
+    if subject.can(Capability.RESULTS):
+        return subject.trial.probe(pad, f"return={len(_PAD)}")
+    return subject.trial.probe(pad)
+
+
+def _run_some(subject: Subject, count: int) -> None:
+    """Run tasks and forget them."""
+    for first in range(0, count, _BATCH):
+        subject.run(*(_task(subject, number) for number in range(first, min(first + _BATCH, count))))
+    subject.drain_all()
+    subject.quiet()
+    subject.forget()
+
+
+class _Series:
+    """Samples of a measure of one executor at rest, between stretches of tasks.
+
+    :param measure: bytes, or a count.
+    :param least_growth: of each task, if it is a leak.
+    :param noise: what a stretch may grow by in any case.
+    """
+
+    def __init__(self, trial: Trial, measure: Callable[[], int], least_growth: float, noise: int) -> None:
+        self._subject = trial.started(parallelism=2)
+        self._measure = measure
+        self._least_growth, self._noise = least_growth, noise
+        self._until = monotonic() + 3 * trial.budgets.arrival_s
+        _run_some(self._subject, _SHORTEST_STRETCH)
+        began = monotonic()
+        _run_some(self._subject, _SHORTEST_STRETCH)
+        rate = _SHORTEST_STRETCH / (monotonic() - began)
+        self._stretch = min(max(int(rate * _STRETCHES_S), _SHORTEST_STRETCH), _STRETCH)
+        _run_some(self._subject, self._stretch)
+        self.samples = [self._settled()]
+
+    def goes_on(self, stretches: int) -> bool:
+        """Whether it still grows after so many stretches.
+
+        It is looked at in windows, each twice as long as all before: a step, such as a module that is
+        imported late, is in one of them only, and what fills up is full at some time.
+        """
+        begin, end = 0, 3
+        while True:
+            while len(self.samples) <= end:
+                _run_some(self._subject, self._stretch)
+                self.samples.append(self._settled())
+            tasks = (end - begin) * self._stretch
+            if self.samples[end] - self.samples[begin] < max(self._least_growth * tasks, self._noise):
+                return False
+            if end >= stretches or (begin and monotonic() > self._until):
+                return True
+            begin, end = end, 2 * end
+
+    def _settled(self) -> int:
+        """The measure, once it has come to rest: processes that begin or end are not what is looked for."""
+        before = self._measure()
+        for _ in range(_LOOKS):
+            self._subject.quiet()
+            now = self._measure()
+            if abs(now - before) <= self._noise // 4 + _UNREST:
+                break
+            before = now
+        return now
+
+    @property
+    def tasks(self) -> int:
+        """How many were run between the first and the last sample."""
+        return (len(self.samples) - 1) * self._stretch
+
+    @property
+    def growth_of_a_task(self) -> float:
+        """From the first sample to the last."""
+        return (self.samples[-1] - self.samples[0]) / max(self.tasks, 1)
+
+
+def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> None:
+    series = _Series(trial, measure, least_growth=_LEAK, noise=_NOISE)
+    goes_on = series.goes_on(stretches=12)
+    trial.measurements["private_bytes"] = series.samples
+    trial.measurements["bytes_a_task"] = round(series.growth_of_a_task)
+    expect(
+        not goes_on,
+        awaited=f"the private memory of {whose} to come to an end of its growth",
+        seen=f"{series.growth_of_a_task / 1e3:.1f} KB more for each of {series.tasks} tasks, to the last: "
+        + ", ".join(f"{sample / MB:.1f}" for sample in series.samples)
+        + " MB",
+    )
+
+
+_TASKS_OF_A_STEP, _STEPS = 24, 3
+#: One for each eighth task is found.
+_PILES_UP = 3
+
+
+def _all_belongings(trial: Trial) -> dict[str, list[int]]:
+    """What there is between steps of tasks, when none is running."""
+    subject = trial.started(parallelism=2)
+    _run_some(subject, _TASKS_OF_A_STEP)
+    found: dict[str, list[int]] = {}
+    for number in range(_STEPS + 1):
+        if number:
+            _run_some(subject, _TASKS_OF_A_STEP)
+        gc.collect()
+        for name, count in {**trial.belongings(), **_belongings_of_workers(trial)}.items():
+            found.setdefault(name, []).append(count)
+    return found
+
+
+def _belongings_of_workers(trial: Trial) -> dict[str, int]:
+    descriptors = threads = 0
+    for process in trial.processes():
+        try:
+            descriptors += len(processes.open_descriptors(process.pid))
+            threads += processes.thread_count(process.pid)
+        except OSError:
+            pass  # gone, or not to be looked at
+    return {"descriptor of a worker": descriptors, "thread of a worker": threads}
+
+
+# -- import --------------------------------------------------------------------------------------------------
+
+_IMPORT = """\
+import json, os, sys, time
+order = json.load(sys.stdin)
+sys.path[:] = order["path"]
+def private():
+    with open("/proc/self/smaps_rollup") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
+before, began = private(), time.monotonic()
+import importlib
+found = importlib.import_module(order["module"])
+for name in order["names"]:
+    found = getattr(found, name)
+imported = time.monotonic()
+if order["arguments"] is not None:
+    executor = found(**order["arguments"])
+constructed = time.monotonic()
+print(json.dumps(["cost", imported - began, constructed - imported, private() - before]), flush=True)
+os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Of a new interpreter that imports and constructs.
+
+    :param heaviest_s: seconds that the modules of a package took by themselves, by package.
+    """
+
+    import_s: float
+    construct_s: float
+    memory_bytes: int
+    heaviest_s: dict[str, float]
+
+
+def _cost_of_import(trial: Trial) -> _Cost:
+    target = trial.target
+    module, _, path = target.spec.partition(":")
+    order = {
+        "path": sys.path,
+        "module": module,
+        "names": path.split("."),
+        "arguments": None if trial.has_build_hook else target.adapter.arguments(DEFAULT, target.options),
+    }
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", _IMPORT],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith('["cost"')]
+    if not lines:
+        raise NotApplicable(f"a new interpreter cannot import and construct it: {done.stderr.strip()[-200:]}")
+    _, import_s, construct_s, memory = json.loads(lines[-1])
+    packages: dict[str, float] = {}
+    for line in done.stderr.splitlines():
+        head, _, rest = line.partition("import time:")
+        own, _, name = (part.strip() for part in [*rest.split("|"), "", ""][:3])
+        if not head and own.isdigit():
+            package = name.partition(".")[0]
+            packages[package] = packages.get(package, 0.0) + int(own) / 1e6
+    heaviest = sorted(packages, key=lambda name: -packages[name])[:5]
+    return _Cost(
+        import_s=round(import_s, 4),
+        construct_s=round(construct_s, 4),
+        memory_bytes=memory,
+        heaviest_s={name: round(packages[name], 4) for name in heaviest},
+    )
