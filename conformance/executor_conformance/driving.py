@@ -99,6 +99,10 @@ class Driver(abc.ABC):
     def terminate(self) -> None:
         """Stop now."""
 
+    def forget(self) -> None:
+        """Keep nothing of the tasks so far: none is in flight, and all their events were taken."""
+        return
+
     def optional(self, name: str) -> Any:
         """The optional attribute ``name`` of the contract, or :data:`ABSENT`."""
         return getattr(self.executor, name, ABSENT)

@@ -84,6 +84,9 @@ class Airflow3Driver(Driver):
     def terminate(self) -> None:
         self.executor.terminate()
 
+    def forget(self) -> None:
+        self._keys.clear()
+
     def optional(self, name: str) -> Any:
         # Callbacks have no priority, and their queue has another name than the tasks'.
         if name in ("queue_command", "command_kinds"):

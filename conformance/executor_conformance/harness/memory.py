@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 
 import psutil
@@ -40,5 +41,16 @@ def ballast(size: int) -> list[list[None]]:
 
 
 def has_room_for(size: int) -> bool:
-    """Whether the machine has the memory for a ballast, and for some processes that each copy it."""
-    return bool(psutil.virtual_memory().available > _HEADROOM * size)
+    """Whether the machine has the memory for a ballast, and for some processes that each copy it.
+
+    In a container, what its control group still allows.
+    """
+    room = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # no second version of control groups, or no limit
+        room = min(room, _number_in("memory.max") - _number_in("memory.current"))
+    return room > _HEADROOM * size
+
+
+def _number_in(name: str) -> int:
+    with open(f"/sys/fs/cgroup/{name}") as file:
+        return int(file.read())

@@ -649,6 +649,7 @@ class Subject:
         self.history.clear()
         self._by_key.clear()
         self.submitted.clear()
+        self.driver.forget()
         self.trial.journal.forget()
 
     def quiet(self) -> None:

@@ -12,12 +12,14 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
+from executor_conformance.contract import TaskKey
 from executor_conformance.driving import DEFAULT, Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.growth import goes_on
+from executor_conformance.harness.linux import monotonic, monotonic_ns
 from executor_conformance.harness.memory import MB, ballast, has_room_for, private_bytes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
@@ -34,8 +36,10 @@ _LEAK, _NOISE = 8_000, 256 * _KIB
 #: Tasks in each of the stretches that are compared: where the executor is fast, and at the least.
 _STRETCH, _SHORTEST_STRETCH = 40, 20
 _STRETCHES_S = 1.0
-#: A measure is taken when it has changed by no more than this, at the latest at the tenth look.
-_UNREST, _LOOKS = 16, 10
+#: A measure is taken when it has come to rest, at the latest at the tenth look.
+_LOOKS = 10
+#: Blocks of memory: so many may come and go at rest, and one is kept of each task.
+_UNREST, _KEPT = 16, 1.0
 _PAD = "x" * 16_384
 _BATCH = 12
 
@@ -128,11 +132,11 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
         gc.collect()
         return sys.getallocatedblocks()
 
-    series = _Series(trial, blocks, least_growth=1.0, noise=0)
+    series = _Series(trial, blocks, unrest=_UNREST)
+    grows = series.goes_on(_KEPT, 0, windows=5)  # more than elsewhere: a history with a bound fills up first
     trial.measurements["blocks"] = series.samples
-    # A history with a bound fills up first.
     expect(
-        not series.goes_on(stretches=24),
+        not grows,
         awaited="no object of a task that has ended to be kept",
         seen=f"{series.growth_of_a_task:.1f} blocks of memory more in the host for each of "
         f"{series.tasks} tasks, to the last",
@@ -210,15 +214,17 @@ def _private_after_collecting(trial: Trial) -> list[int]:
 
 
 def _task(subject: Subject, number: int) -> Probe:
-    """Every second task fails; its command is long, and what it returns, if that travels."""
-    pad = f"pad={number:06}{_PAD}"  # made anew for each, so that what is kept of it counts
+    """One more run of a few tasks, every second of which fails.
+
+    Its command is long, and what it returns, if that travels.
+    """
+    key = TaskKey("dag", f"task-{number % 4}", f"run-{monotonic_ns()}-{number}", 1, -1)
+    steps = [f"pad={number:06}{_PAD}"]  # made anew for each, so that what is kept of it counts
     if number % 2:
-        return subject.trial.probe(
-            pad, "exit=3" if subject.can(Capability.EXIT_STATUS) else "raise=on purpose"
-        )
-    if subject.can(Capability.RESULTS):
-        return subject.trial.probe(pad, f"return={len(_PAD)}")
-    return subject.trial.probe(pad)
+        steps.append("exit=3" if subject.can(Capability.EXIT_STATUS) else "raise=on purpose")
+    elif subject.can(Capability.RESULTS):
+        steps.append(f"return={len(_PAD)}")
+    return subject.trial.probe(*steps, key=key)
 
 
 def _run_some(subject: Subject, count: int) -> None:
@@ -234,14 +240,13 @@ class _Series:
     """Samples of a measure of one executor at rest, between stretches of tasks.
 
     :param measure: bytes, or a count.
-    :param least_growth: of each task, if it is a leak.
-    :param noise: what a stretch may grow by in any case.
+    :param unrest: by so much it may differ from one look to the next, at rest.
     """
 
-    def __init__(self, trial: Trial, measure: Callable[[], int], least_growth: float, noise: int) -> None:
+    def __init__(self, trial: Trial, measure: Callable[[], int], unrest: int) -> None:
         self._subject = trial.started(parallelism=2)
         self._measure = measure
-        self._least_growth, self._noise = least_growth, noise
+        self._unrest = unrest
         self._until = monotonic() + 3 * trial.budgets.arrival_s
         _run_some(self._subject, _SHORTEST_STRETCH)
         began = monotonic()
@@ -251,23 +256,24 @@ class _Series:
         _run_some(self._subject, self._stretch)
         self.samples = [self._settled()]
 
-    def goes_on(self, stretches: int) -> bool:
-        """Whether it still grows after so many stretches.
+    def goes_on(self, least: float, noise: int, windows: int) -> bool:
+        """Whether it grows without end.
 
-        It is looked at in windows, each twice as long as all before: a step, such as a module that is
-        imported late, is in one of them only, and what fills up is full at some time.
+        :param least: of each task, if it is a leak.
+        :param noise: what three stretches may grow by in any case.
         """
-        begin, end = 0, 3
+        return goes_on(
+            self.samples,
+            self._more(),
+            least=max(least * self._stretch, noise / 3),
+            windows=windows,
+            is_over=lambda: monotonic() > self._until,
+        )
+
+    def _more(self) -> Iterator[int]:
         while True:
-            while len(self.samples) <= end:
-                _run_some(self._subject, self._stretch)
-                self.samples.append(self._settled())
-            tasks = (end - begin) * self._stretch
-            if self.samples[end] - self.samples[begin] < max(self._least_growth * tasks, self._noise):
-                return False
-            if end >= stretches or (begin and monotonic() > self._until):
-                return True
-            begin, end = end, 2 * end
+            _run_some(self._subject, self._stretch)
+            yield self._settled()
 
     def _settled(self) -> int:
         """The measure, once it has come to rest: processes that begin or end are not what is looked for."""
@@ -275,7 +281,7 @@ class _Series:
         for _ in range(_LOOKS):
             self._subject.quiet()
             now = self._measure()
-            if abs(now - before) <= self._noise // 4 + _UNREST:
+            if abs(now - before) <= self._unrest:
                 break
             before = now
         return now
@@ -292,12 +298,12 @@ class _Series:
 
 
 def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> None:
-    series = _Series(trial, measure, least_growth=_LEAK, noise=_NOISE)
-    goes_on = series.goes_on(stretches=12)
+    series = _Series(trial, measure, unrest=_NOISE // 4)
+    grows = series.goes_on(_LEAK, _NOISE, windows=3)
     trial.measurements["private_bytes"] = series.samples
     trial.measurements["bytes_a_task"] = round(series.growth_of_a_task)
     expect(
-        not goes_on,
+        not grows,
         awaited=f"the private memory of {whose} to come to an end of its growth",
         seen=f"{series.growth_of_a_task / 1e3:.1f} KB more for each of {series.tasks} tasks, to the last: "
         + ", ".join(f"{sample / MB:.1f}" for sample in series.samples)

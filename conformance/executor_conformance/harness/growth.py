@@ -1,0 +1,39 @@
+"""Tells a leak from a step and from what fills up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+_FIRST_WINDOW = 3
+
+
+def goes_on(
+    samples: list[int],
+    more: Iterable[int],
+    *,
+    least: float,
+    windows: int,
+    is_over: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Whether a measure still grows at the end of several windows, of which each is as long as all before.
+
+    A step, such as a module that is imported late, is in one window only; what has a bound is full at some
+    time; a leak, also one in lumps, is in all of them.
+
+    :param samples: at rest, one at least; those that are taken are appended.
+    :param more: the next samples, taken as they are needed.
+    :param least: growth from one sample to the next that counts, in the mean of a window.
+    :param windows: how many have to grow, of 3, 3, 6, 12 ... samples.
+    :param is_over: there is no time for another window; two at least are looked at.
+    """
+    source: Iterator[int] = iter(more)
+    begin, end = 0, _FIRST_WINDOW
+    for number in range(1, windows + 1):
+        while len(samples) <= end:
+            samples.append(next(source))
+        if samples[end] - samples[begin] < least * (end - begin):
+            return False
+        if number > 1 and is_over():
+            return True
+        begin, end = end, 2 * end
+    return True

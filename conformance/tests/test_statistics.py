@@ -1,0 +1,120 @@
+"""How often the words of the statistical rules are wrong."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from executor_conformance.harness.growth import goes_on
+from executor_conformance.harness.memory import ballast, private_bytes
+from executor_conformance.harness.timing import ShareAbove, distribution, quantile, spread
+
+
+def decide(chance: random.Random, share: float, most: int, **options: float) -> tuple[bool | None, int]:
+    """The word on a stream of which this share is above the budget, and after how many samples."""
+    decision = ShareAbove(1.0, **options)
+    for _ in range(most):
+        decision.add(2.0 if chance.random() < share else 0.5)
+        if decision.is_above is not None:
+            break
+    return decision.is_above, len(decision.samples)
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.3, True), (0.1, True), (0.7, False), (0.95, False)])
+def test_a_median_is_misjudged_once_in_ten_thousand(share: float, wrong: bool) -> None:
+    chance = random.Random(1)
+    words = [decide(chance, share, 120)[0] for _ in range(10_000)]
+    assert words.count(wrong) <= 3
+
+
+def test_a_plain_median_takes_eleven_samples() -> None:
+    chance = random.Random(1)
+    assert decide(chance, 0.0, 120) == (False, 11)
+    assert decide(chance, 1.0, 120) == (True, 11)
+
+
+def test_a_tail_is_misjudged_once_in_a_thousand() -> None:
+    chance = random.Random(1)
+    tail = {"low": 0.02, "high": 0.1, "error": 1e-3}
+    assert [decide(chance, 0.02, 250, **tail)[0] for _ in range(4_000)].count(True) <= 12
+    assert [decide(chance, 0.1, 250, **tail)[0] for _ in range(4_000)].count(False) <= 12
+
+
+def test_quantiles_and_the_distribution() -> None:
+    samples = [number / 1000 for number in range(1, 101)]
+    assert quantile(samples, 0.5) == 0.051
+    assert quantile([3.0], 0.99) == 3.0
+    assert spread(samples) == pytest.approx(0.08)
+    told = distribution(samples)
+    assert told["count"] == 100
+    assert told["max_s"] == 0.1
+    bins = told["histogram_up_to_s"]
+    assert isinstance(bins, dict)
+    assert sum(bins.values()) == 100
+
+
+# -- growth: a sample a stretch of 40 tasks; 8 KB a task is a leak -------------------------------------------
+
+_STRETCH, _LEAST = 40, 40 * 8_000
+
+
+def noisy(chance: random.Random, value: Callable[[int], float]) -> Iterator[int]:
+    return (int(value(number) + chance.gauss(0, 60_000)) for number in itertools.count())
+
+
+def grows(value: Callable[[int], float], seed: int = 1) -> bool:
+    source = noisy(random.Random(seed), value)
+    return goes_on([next(source)], source, least=_LEAST, windows=3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(lambda number: 0, id="level"),
+        pytest.param(lambda number: 20e6 if number >= 2 else 0, id="step"),
+        pytest.param(lambda number: 20e6 * (number >= 2) + 20e6 * (number >= 5), id="two steps"),
+        pytest.param(lambda number: 2e6 * min(number, 5), id="fills up"),
+        pytest.param(lambda number: 5e6 * (number % 2), id="up and down"),
+        pytest.param(lambda number: -1e6 * number, id="shrinks"),
+    ],
+)
+def test_what_comes_to_an_end_is_no_leak(value: Callable[[int], float]) -> None:
+    assert not any(grows(value, seed) for seed in range(300))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(lambda number: 16_384 * _STRETCH * number, id="16 KiB a task"),
+        pytest.param(lambda number: 3 * 16_384 * _STRETCH * (number // 3), id="in lumps"),
+        pytest.param(lambda number: 20e6 * (number > 0) + 16_384 * _STRETCH * number, id="after a step"),
+    ],
+)
+def test_what_goes_on_is_a_leak(value: Callable[[int], float]) -> None:
+    assert all(grows(value, seed) for seed in range(300))
+
+
+def test_a_leak_is_told_after_two_windows_when_there_is_no_time() -> None:
+    samples = [0]
+    assert goes_on(samples, itertools.count(10, 10), least=5, windows=9, is_over=lambda: True)
+    assert len(samples) == 7
+
+
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+def test_a_ballast_has_about_its_size_and_is_private() -> None:
+    before = private_bytes()
+    held = ballast(20_000_000)
+    after = private_bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(20_000_000, rel=0.25)
+    assert len(held) > 0
+
+
+def test_what_cannot_be_read_has_no_size() -> None:
+    assert private_bytes(2**22 + 1) is None
