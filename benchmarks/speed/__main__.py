@@ -1,6 +1,7 @@
 """Compare the reference with its peers and with the limits of the machine.
 
     python -m benchmarks.speed [--rounds 7] [--heaps 0,150,500] [--only NAME ...] [--write docs/speed]
+        [--airflow3 PYTHON]
 
 In each round every contender runs once, in a process of its own, in an order that changes; so whatever the
 machine does meanwhile happens to all of them.  Prints medians over the rounds, their spread, and ratios to
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--heaps", default="0,150,500", help="MB of objects in the host before the start")
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose name has this in it")
+    for name in sorted({one.interpreter for one in CONTENDERS if one.interpreter}):
+        parser.add_argument(
+            f"--{name}", metavar="PYTHON", help=f"of an environment with {name} and the suite"
+        )
     parser.add_argument("--write", type=Path, help="path without suffix")
     options = parser.parse_args()
     contenders = [
         one
         for one in CONTENDERS
-        if one.is_here and (not options.only or any(part in one.name for part in options.only))
+        if (getattr(options, one.interpreter) if one.interpreter else one.is_here)
+        and (not options.only or any(part in one.name for part in options.only))
     ]
     heaps = [int(heap) for heap in options.heaps.split(",")]
-    figures = measure(contenders, heaps, options.rounds)
+    pythons = {
+        one.name: getattr(options, one.interpreter or "", None) or sys.executable for one in contenders
+    }
+    figures = measure(contenders, heaps, options.rounds, pythons)
     text = document(contenders, heaps, figures, options.rounds)
     print(text)
     if options.write:
@@ -71,7 +80,9 @@ def main() -> None:
         plot(figures, heaps[0], options.write.with_suffix(".svg"))
 
 
-def measure(contenders: list[Contender], heaps: list[int], rounds: int) -> dict[tuple[str, int], Figures]:
+def measure(
+    contenders: list[Contender], heaps: list[int], rounds: int, pythons: Mapping[str, str]
+) -> dict[tuple[str, int], Figures]:
     """All rounds."""
     found: dict[tuple[str, int], Figures] = defaultdict(lambda: Figures([], [], [], []))
     for number in range(rounds):
@@ -79,7 +90,7 @@ def measure(contenders: list[Contender], heaps: list[int], rounds: int) -> dict[
         random.shuffle(jobs)
         for one, heap in jobs:
             print(f"round {number + 1}: {one.name}, {heap} MB", file=sys.stderr, flush=True)
-            measured = _run(one, heap)
+            measured = _run(one, heap, pythons[one.name])
             if measured is None:
                 continue
             times = sorted(measured["queued_s"])
@@ -92,12 +103,13 @@ def measure(contenders: list[Contender], heaps: list[int], rounds: int) -> dict[
     return dict(found)
 
 
-def _run(contender: Contender, heap: int) -> dict[str, Any] | None:
+def _run(contender: Contender, heap: int, python: str) -> dict[str, Any] | None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.speed.one", contender.name),
-            *(f"--heap={heap}", f"--tasks={60 if contender.interprets else 200}"),
+            *(python, "-m", "benchmarks.speed.one", contender.name),
+            *(f"--heap={heap}", f"--tasks={contender.tasks}"),
         ],
+        env={**os.environ, **contender.environment},
         cwd=_ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

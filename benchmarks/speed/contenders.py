@@ -9,10 +9,13 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.speed import payload
@@ -41,6 +44,9 @@ class Contender:
     :param isolates: each task has a process of its own.
     :param interprets: each task has an interpreter of its own.
     :param needs: a distribution's import name, without which it is left out.
+    :param interpreter: the name of the option that says which Python has it; by default, this one.
+    :param environment: what that one is started with.
+    :param tasks: of which the queued time is measured.
     """
 
     name: str
@@ -48,10 +54,13 @@ class Contender:
     interprets: bool
     open: Callable[[int], Session]
     needs: str = ""
+    interpreter: str = ""
+    environment: Mapping[str, str] = MappingProxyType({})
+    tasks: int = 200
 
     @property
     def is_here(self) -> bool:
-        return not self.needs or importlib.util.find_spec(self.needs) is not None
+        return bool(self.interpreter) or not self.needs or importlib.util.find_spec(self.needs) is not None
 
 
 class _Native(Session):
@@ -124,6 +133,46 @@ class _Pebble(_Futures):
     def close(self) -> None:
         self._pool.close()
         self._pool.join()
+
+
+class _Driven(Session):
+    """An executor of Airflow, as the suite drives it."""
+
+    def __init__(self, family: str, parallelism: int) -> None:
+        from executor_conformance.acquaintance import import_target
+
+        self._scratch = tempfile.mkdtemp(prefix="speed-")
+        target = import_target("airflow.executors.local_executor:LocalExecutor", family, {}, self._scratch)
+        executor = target.make(**target.adapter.arguments(parallelism, {}))
+        self._driver = target.adapter.drive(executor)
+        self._numbers = itertools.count()
+        self._finished = 0
+        self._driver.start()
+
+    def submit(self, name: str, *arguments: str) -> None:
+        from executor_conformance.contract import TaskKey
+        from executor_conformance.driving import Submission, Work
+
+        function = getattr(payload, name)
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        work = Work(
+            argv=[sys.executable, "-m", "benchmarks.speed.payload", *arguments],
+            function=functools.partial(function, *arguments),
+            reference=(f"benchmarks.speed.payload.{name}", dict(zip(names, arguments, strict=True))),
+        )
+        key = TaskKey("benchmark", name, f"run-{next(self._numbers)}", 1, -1)
+        self._driver.submit(Submission(key, work))
+        self._driver.pump()
+
+    def finished(self) -> int:
+        self._driver.pump()
+        events = self._driver.events()
+        self._finished += sum(str(state.value) in ("success", "failed") for state, _ in events.values())
+        return self._finished
+
+    def close(self) -> None:
+        self._driver.end()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 class _BareFork(Session):
@@ -215,9 +264,9 @@ CONTENDERS = [
     Contender("reference, snapshot", True, False, _reference("snapshot")),
     Contender("reference, forkserver", True, False, _reference("forkserver")),
     Contender("reference, fork", True, False, _reference("fork")),
-    Contender("reference, spawn", True, True, _reference("spawn", as_module=True)),
+    Contender("reference, spawn", True, True, _reference("spawn", as_module=True), tasks=60),
     Contender("bare fork and wait", True, False, _BareFork),
-    Contender("bare python -c pass", True, True, _BareInterpreter),
+    Contender("bare python -c pass", True, True, _BareInterpreter, tasks=60),
     Contender("ProcessPoolExecutor, fork", False, False, _process_pool("fork")),
     Contender("ProcessPoolExecutor, forkserver", False, False, _process_pool("forkserver")),
     Contender("ProcessPoolExecutor, spawn", False, False, _process_pool("spawn")),
@@ -228,6 +277,24 @@ CONTENDERS = [
     Contender("loky", False, False, _loky, needs="loky"),
     Contender("pebble", False, False, _pebble(), needs="pebble"),
     Contender("pebble, 1 task a child", True, False, _pebble(max_tasks=1), needs="pebble"),
+]
+
+
+_AIRFLOW_3 = {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "benchmark-" * 8,
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+}
+
+CONTENDERS += [
+    Contender(
+        "Airflow 3 LocalExecutor, a callback",
+        True,
+        False,
+        functools.partial(_Driven, "airflow3"),
+        interpreter="airflow3",
+        environment=_AIRFLOW_3,
+        tasks=15,
+    ),
 ]
 
 
