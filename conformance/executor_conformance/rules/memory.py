@@ -31,8 +31,9 @@ _GROWTH_ALLOWED, _SHARE_ALLOWED = 20 * MB, 0.15
 _COLLECTING_ROUNDS = 3
 
 _KIB = 1024
-#: A leak of 16 KB a task has to be found, so half of that is one; and what is less than this is noise.
-_LEAK, _NOISE = 8_000, 256 * _KIB
+#: A leak of 16 KiB for every second task has to be found, so less than half of that is one; and what is
+#: less than 256 KiB in all is noise.
+_LEAK, _NOISE = 6_000, 256 * _KIB
 #: Tasks in each of the stretches that are compared: where the executor is fast, and at the least.
 _STRETCH, _SHORTEST_STRETCH = 40, 20
 _STRETCHES_S = 1.0

@@ -36,6 +36,8 @@ _LATENCY_S = 1.0
 #: A polling interval is seen when it is at least twice as long.
 _SPREAD_S = 0.01
 _LONGEST_PHASE_S, _PHASES = 0.08, 16
+#: So many of them come after a long rest, because some intervals grow while nothing happens.
+_RESTS, _REST_S = 3, 0.5
 _ROUNDS = 3
 _BALLAST = 150 * MB
 _BACKLOGS = (100, 1_000, 10_000)
@@ -85,7 +87,8 @@ def no_polling_interval_shows(trial: Trial) -> None:
     """Tasks that are submitted at any moments wait equally long: no interval shows between them.
 
     Why: an interval of polling is added to every task, half of it in the mean, on the idlest machine.
-    Likely causes: a loop that sleeps between two looks into its queue; a timeout instead of a wake-up.
+    Likely causes: a loop that sleeps between two looks into its queue, the longer the more often there was
+    nothing; a timeout instead of a wake-up.
     Origin: Airflow's schedulers add a heartbeat interval to each task (apache/airflow#28120).
     """
     chance = random.Random(trial.seed)
@@ -94,7 +97,8 @@ def no_polling_interval_shows(trial: Trial) -> None:
         subject = trial.started(parallelism=2)
         waited, controls = [], []
         for number in range(_WARM_UP + _PHASES):
-            trial.quiet(subject.pump, chance.uniform(0.0, _LONGEST_PHASE_S))
+            rest = _REST_S if number >= _WARM_UP + _PHASES - _RESTS else 0.0
+            trial.quiet(subject.pump, rest + chance.uniform(0.0, _LONGEST_PHASE_S))
             probe, seconds = _one(subject)
             if number >= _WARM_UP:
                 waited.append(seconds)
