@@ -27,7 +27,7 @@ from executor_conformance.verdicts import Inconclusive, NotApplicable
 #: The field's own figures (Airflow: 1.5 s with a new interpreter for each task, 0.1 s with a fork).
 _FORKED_S, _INTERPRETER_S = 0.1, 1.5
 #: Times the machine's own cost of such a process.
-_TIMES, _TIMES_TIGHT = 25, 6
+_TIMES, _TIMES_TIGHT, _TIMES_LARGE = 25, 6, 4
 _TIGHT_S = 0.005
 #: The latest tasks may wait so many times longer than the median.
 _TAIL = 3
@@ -98,7 +98,8 @@ def no_polling_interval_shows(trial: Trial) -> None:
         waited, controls = [], []
         for number in range(_WARM_UP + _PHASES):
             rest = _REST_S if number >= _WARM_UP + _PHASES - _RESTS else 0.0
-            trial.quiet(subject.pump, rest + chance.uniform(0.0, _LONGEST_PHASE_S))
+            phase = chance.uniform(0.0, _LONGEST_PHASE_S * trial.budgets.scale)
+            trial.quiet(subject.pump, rest + phase)
             probe, seconds = _one(subject)
             if number >= _WARM_UP:
                 waited.append(seconds)
@@ -262,7 +263,7 @@ def a_large_host_delays_no_task(trial: Trial) -> None:
     trial.measurements["without_s"] = round(without, 6)
     _expect_median_within(
         trial,
-        lambda _: _TIGHT_S + 2 * without + _TIMES_TIGHT * (fork_here_s() or 0.0),
+        lambda _: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s() or 0.0),
         f"the first instruction of a task beside {_BALLAST // MB} MB in the host",
     )
     del held
@@ -277,18 +278,22 @@ def a_submission_costs_the_same_however_many_wait(trial: Trial) -> None:
     Origin: the contract: the backlog is the executor's, and may be any.
     """
     subject = _with_full_slots(trial)
-    costs = []
+    costs = {}
     for size in _BACKLOGS:
-        _grow_backlog(subject, size)
-        spare = [trial.probe() for _ in range(75)]
-        costs.append(_cheapest(lambda: subject.submit(spare.pop())))  # noqa: B023 - called here and now
-    trial.measurements["submission_s"] = dict(zip(map(str, _BACKLOGS), costs, strict=True))
+        reached = _grow_backlog(subject, size)
+        spare = trial.probes(75)
+        costs[reached] = _cheapest(lambda: subject.submit(spare.pop()))  # noqa: B023 - called here and now
+        if reached < size:
+            break
+    trial.measurements["submission_s"] = {str(size): cost for size, cost in costs.items()}
+    few, many = min(costs), max(costs)
     expect(
-        costs[-1] < 5 * costs[0] + 50e-6,
-        awaited=f"a submission beside {_BACKLOGS[-1]} waiting tasks to cost less than five times one beside "
-        f"{_BACKLOGS[0]}",
-        seen=f"{costs[-1] * 1e6:.0f} microseconds of processor time, and {costs[0] * 1e6:.0f}",
+        costs[many] < 5 * costs[few] + 50e-6,
+        awaited=f"a submission beside {many} waiting tasks to cost less than five times one beside {few}",
+        seen=f"{costs[many] * 1e6:.0f} microseconds of processor time, and {costs[few] * 1e6:.0f}",
     )
+    if many < _BACKLOGS[-1]:
+        raise Inconclusive(f"{many} submissions took too long to wait for {_BACKLOGS[-1]}")
 
 
 @must(
@@ -307,7 +312,8 @@ def a_sync_costs_no_more_for_each_waiting_task(trial: Trial) -> None:
     subject = _with_full_slots(trial)
     costs = []
     for size in _BACKLOGS[1:]:
-        _grow_backlog(subject, size)
+        if _grow_backlog(subject, size) < size:
+            raise Inconclusive(f"{len(subject.submitted)} submissions took too long to wait for {size}")
         subject.beat()  # what it does with the new ones once, it has done
         costs.append(_cheapest(subject.beat, times=5))
     trial.measurements["sync_s"] = dict(zip(map(str, _BACKLOGS[1:]), costs, strict=True))
@@ -432,12 +438,12 @@ def _with_full_slots(trial: Trial) -> Subject:
     return subject
 
 
-def _grow_backlog(subject: Subject, size: int) -> None:
+def _grow_backlog(subject: Subject, size: int) -> int:
+    """Submit tasks until so many have been, or time is up: how many it are."""
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
-    while len(subject.submitted) < size:
+    while len(subject.submitted) < size and monotonic() < until:
         subject.submit(subject.trial.probe())
-        if monotonic() > until:
-            raise Inconclusive(f"{len(subject.submitted)} submissions took too long to wait for {size}")
+    return len(subject.submitted)
 
 
 def _cheapest(call: Callable[[], object], times: int = 25) -> float:
