@@ -1,6 +1,7 @@
 """How often a leak of a size is found, and how often an executor without one is accused.
 
-    python -m benchmarks.leaks [--runs 100] [--sizes 0,4096,16384,65536] [--loads none,busy] [--write docs/leaks.md]
+    python -m benchmarks.leaks [--runs 100] [--sizes 0,4096,16384,65536] [--loads none,busy]
+        [--write docs/leaks.md]
 
 Each run is a whole judgement of ``memory.workers-reach-a-plateau``, on workers that lose so many bytes with
 each task.  The machine's load and the sizes take turns.
@@ -125,10 +126,9 @@ def document(
     for size in sizes:
         cells = []
         for load in loads:
-            others = {name: n for name, n in counts[size, load].items() if name not in ("passed", "failed")}
-            cells.append(
-                f"{counts[size, load]['failed']} of {runs} failed" + (f", {others}" if others else "")
-            )
+            told = counts[size, load]
+            others = "".join(f", {n} {name}" for name, n in told.items() if name not in ("passed", "failed"))
+            cells.append(f"{told['failed']} of {runs} failed{others}")
         lines.append(f"| {size} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
