@@ -22,11 +22,13 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import dataclass
+from multiprocessing import spawn
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from executor_reference import zygote
-from executor_reference.commands import Argv, Command
+from executor_reference.commands import Call, Command
 from executor_reference.launch import Ended, Launcher
 
 _GONE = (BrokenPipeError, ConnectionResetError)
@@ -204,6 +206,9 @@ class SnapshotLauncher(SpareLauncher):
 class FreshLauncher(SpareLauncher):
     """The zygote is a new interpreter, so it is small, however large the host is."""
 
+    def prepare(self, command: Command) -> Order:
+        return super().prepare(_with_its_main(command) if isinstance(command, Call) else command)
+
     #: What the zygote is started with, and where it finds modules.
     _flags: tuple[str, ...] = ()
 
@@ -234,8 +239,8 @@ class InterpreterLauncher(FreshLauncher):
         super().start()
 
     def prepare(self, command: Command) -> Order:
-        if not isinstance(command, Argv):
-            function = pickle.dumps(command.function)
+        if isinstance(command, Call):
+            function = pickle.dumps(_with_its_main(command).function)
             return Order(self.kind, marshal.dumps((list(sys.path), None, None, function)))
         if command.module is None:
             return super().prepare(command)
@@ -259,6 +264,30 @@ def _watch(pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+@dataclass(frozen=True)
+class _AfterMain:
+    """A function of the host's main module, which a new interpreter has to run first.
+
+    :param main: where that module is, as :mod:`multiprocessing.spawn` tells it.
+    """
+
+    main: dict[str, Any]
+    function: bytes
+
+    def __call__(self) -> object:
+        spawn.prepare(self.main)
+        return pickle.loads(self.function)()
+
+
+def _with_its_main(call: Call) -> Call:
+    function = pickle.dumps(call.function)
+    if b"__main__" not in function:
+        return call
+    known = spawn.get_preparation_data("task")
+    main = {name: value for name, value in known.items() if name.startswith("init_main")}
+    return Call(_AfterMain(main, function))
 
 
 def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:

@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -785,3 +786,31 @@ def test_the_zygote_leaves_with_its_host(small: Fixture) -> None:
     os.kill(host, signal.SIGKILL)
     os.waitpid(host, 0)
     await_death(zygote)
+
+
+_SCRIPT = """\
+import sys
+from executor_reference import LocalExecutor, TaskKey
+
+def told():
+    with open(sys.argv[1], "a") as file:
+        file.write("told")
+
+if __name__ == "__main__":
+    executor = LocalExecutor(1, sys.argv[2])
+    executor.start()
+    executor.execute_async(TaskKey("dag", "task", "run"), told)
+    executor.end()
+    print(executor.get_event_buffer())
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *_WITH_A_ZYGOTE])
+def test_a_function_of_a_script_runs(tmp_path: Path, method: str) -> None:
+    script, path = tmp_path / "script.py", tmp_path / "told"
+    script.write_text(_SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, path, method], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
+    assert "('success', None)" in done.stdout, done.stderr
+    assert path.read_text() == "told"

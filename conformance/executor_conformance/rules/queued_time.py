@@ -82,7 +82,9 @@ def no_task_waits_far_longer(trial: Trial) -> None:
     )
 
 
-@should(after=("queued_time.the-first-instruction-comes-soon",))
+@should(
+    after=("queued_time.the-first-instruction-comes-soon", "queued_time.no-task-waits-far-longer"),
+)
 def no_polling_interval_shows(trial: Trial) -> None:
     """Tasks that are submitted at any moments wait equally long: no interval shows between them.
 

@@ -1,0 +1,170 @@
+"""What the reference costs besides time: memory of hosts, workers and waiting tasks, and wake-ups at rest.
+
+    python -m benchmarks.footprint [--start-method snapshot,forkserver,fork,spawn] [--write docs/footprint.md]
+
+Each figure is of a process of its own.  Memory is private pages (``smaps_rollup``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from executor_conformance.harness.memory import MB, ballast, private_bytes
+from executor_reference import LocalExecutor, TaskKey
+
+_HEAP = 500 * MB
+_TASKS, _WAITING, _REST_S = 10_000, 1_000_000, 10.0
+
+
+def collect_and_tell(path: str) -> None:
+    """A task: collect garbage and write down how much memory is private."""
+    gc.collect()
+    with open(path, "a") as file:
+        file.write(f"{private_bytes()}\n")
+
+
+def nothing() -> None:
+    """A task."""
+
+
+def run(executor: LocalExecutor, commands: list[Callable[[], None]], first: int = 0) -> None:
+    """Run them all, and wait for the last."""
+    for number, command in enumerate(commands, first):
+        executor.execute_async(TaskKey("footprint", "task", f"run-{number}"), command)
+    while executor.slots_occupied:
+        executor.sync()
+        time.sleep(0.001)
+    failed = [event for event in executor.get_event_buffer().values() if event[0] != "success"]
+    assert not failed, failed[0]
+
+
+def of_workers(executor: LocalExecutor) -> int:
+    """Private bytes of all processes below this one."""
+    return sum(private_bytes(child.pid) or 0 for child in psutil.Process().children(recursive=True))
+
+
+def worker(method: str) -> str:
+    """Private memory of a task that has collected, beside 500 MB in the host."""
+    held = ballast(_HEAP)
+    executor = LocalExecutor(2, method)
+    executor.start()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "bytes")
+        run(executor, [functools.partial(collect_and_tell, path)] * 10)
+        sizes = [int(line) for line in Path(path).read_text().split()]
+    executor.end()
+    del held
+    return f"{max(sizes) / MB:.1f} MB"
+
+
+def growth(method: str) -> str:
+    """Of the host and of what stays beside it, over 10,000 tasks."""
+    executor = LocalExecutor(2, method)
+    executor.start()
+    run(executor, [nothing] * 500)
+    gc.collect()
+    host, others = private_bytes() or 0, of_workers(executor)
+    count = _TASKS if method != "spawn" else _TASKS // 10
+    for first in range(0, count, 1000):
+        run(executor, [nothing] * min(1000, count), first)
+    gc.collect()
+    grown = (private_bytes() or 0) - host, of_workers(executor) - others
+    executor.end()
+    return f"{grown[0] / count:.0f} and {grown[1] / count:.0f} bytes a task ({count:,} tasks)"
+
+
+def waiting(method: str) -> str:
+    """Memory for each of a million tasks that wait."""
+    executor = LocalExecutor(1, method)
+    executor.start()
+    executor.execute_async(TaskKey("footprint", "first", "run"), ["sleep", "600"])
+    gc.collect()
+    before = private_bytes() or 0
+    for number in range(_WAITING):
+        executor.queue_command(TaskKey("footprint", "task", f"run-{number}"), ["true"])
+    after = private_bytes() or 0
+    executor.terminate()
+    return f"{(after - before) / _WAITING:.0f} bytes a task, its key and command included"
+
+
+def wake_ups(method: str) -> str:
+    """Context switches of the host and of what stays beside it, in ten seconds without a call."""
+    executor = LocalExecutor(2, method)
+    executor.start()
+    run(executor, [nothing] * 10)
+    processes = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+    time.sleep(1.0)
+    before = [sum(process.num_ctx_switches()) for process in processes]
+    own = sum(psutil.Process().num_ctx_switches())
+    time.sleep(_REST_S)  # one switch: this one
+    own = sum(psutil.Process().num_ctx_switches()) - own
+    others = sum(sum(process.num_ctx_switches()) for process in processes) - sum(before)
+    executor.end()
+    return f"{own} of the host (one is the end of this measurement's own sleep), {others} of the others"
+
+
+_FIGURES = {
+    "a task after collecting, 500 MB in the host": worker,
+    "growth of the host, and of its helpers": growth,
+    "a waiting task": waiting,
+    "context switches in 10 s at rest": wake_ups,
+}
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--start-method", default="snapshot,forkserver,fork,spawn")
+    parser.add_argument("--figure", help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, help="a Markdown file")
+    options = parser.parse_args()
+    if options.figure:
+        print(_FIGURES[options.figure](options.start_method))
+        return
+    methods = options.start_method.split(",")
+    command = [sys.executable, "-m", "benchmarks.footprint"]
+    lines = [
+        "# Footprint of the reference",
+        "",
+        "<!-- written by `python -m benchmarks.footprint --write docs/footprint.md`; do not edit -->",
+        "",
+        f"{os.cpu_count()} processors, Python {platform.python_version()}, {platform.platform()}.",
+        "",
+        "| | " + " | ".join(methods) + " |",
+        "|---|" + "---|" * len(methods),
+    ]
+    for name in _FIGURES:
+        cells = [
+            subprocess.run(
+                [*command, f"--start-method={method}", f"--figure={name}"],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                cwd=Path(__file__).resolve().parents[1],
+            ).stdout.strip()
+            for method in methods
+        ]
+        print(name, *cells, sep="\n  ", flush=True)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
