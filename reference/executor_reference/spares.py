@@ -270,7 +270,7 @@ def _watch(pid: int) -> int:
 class _AfterMain:
     """A function of the host's main module, which a new interpreter has to run first.
 
-    :param main: where that module is, as :mod:`multiprocessing.spawn` tells it.
+    :param main: where that module is and its arguments, as :mod:`multiprocessing.spawn` tells it.
     """
 
     main: dict[str, Any]
@@ -286,7 +286,7 @@ def _with_its_main(call: Call) -> Call:
     if b"__main__" not in function:
         return call
     known = spawn.get_preparation_data("task")
-    main = {name: value for name, value in known.items() if name.startswith("init_main")}
+    main = {name: value for name, value in known.items() if name.startswith(("init_main", "sys_argv"))}
     return Call(_AfterMain(main, function))
 
 
