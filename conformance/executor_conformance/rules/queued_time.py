@@ -265,8 +265,9 @@ def a_large_host_delays_no_task(trial: Trial) -> None:
     trial.measurements["without_s"] = round(without, 6)
     _expect_median_within(
         trial,
-        lambda _: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s() or 0.0),
+        lambda _: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s(1) or 0.0),
         f"the first instruction of a task beside {_BALLAST // MB} MB in the host",
+        is_of_now=True,
     )
     del held
 
@@ -388,44 +389,52 @@ def _control_s(trial: Trial, probe: Probe) -> float:
     return (fork_here_s(1) if _is_forked(trial, probe) else interpreter_here_s()) or 0.0
 
 
-def _expect_median_within(trial: Trial, budget_s: Callable[[Probe], float], what: str) -> None:
+def _expect_median_within(
+    trial: Trial, budget_s: Callable[[Probe], float], what: str, *, is_of_now: bool = False
+) -> None:
     """Decide whether the median queued time is within a budget, and put the distribution down.
 
     What is above is taken again: a machine that has become slow has that much more time.
+
+    :param budget_s: seconds, asked for with each sample.
+    :param is_of_now: the budget itself follows the machine.
     """
     allowed = 1.0
     for _ in range(_ROUNDS):
-        decision = _decide_median(trial, budget_s, allowed)
-        trial.measurements["queued_time"] = distribution(decision.samples)
-        trial.measurements["budget_s"] = round(decision.budget_s, 6)
-        if decision.is_above is False:
+        shares, samples, budget = _decide_median(trial, lambda probe: allowed * budget_s(probe))  # noqa: B023
+        trial.measurements["queued_time"] = distribution(samples)
+        trial.measurements["budget_s"] = round(budget, 6)
+        if shares.is_above is False:
             return
-        allowed = max(allowed, trial.slowdown())
-    median = statistics.median(decision.samples)
-    if decision.is_above is None:
+        if not is_of_now:
+            allowed = max(allowed, trial.slowdown())
+    median = statistics.median(samples)
+    if shares.is_above is None:
         raise Inconclusive(
-            f"after {len(decision.samples)} tasks the median ({median:.4f} s) is too near to the budget "
-            f"of {decision.budget_s:.4f} s to be sure"
+            f"after {len(samples)} tasks the median ({median:.4f} s) is too near to the budget of "
+            f"{budget:.4f} s to be sure"
         )
     expect(
         False,
-        awaited=f"{what} within {decision.budget_s:.4f} s (median)",
-        seen=f"{median:.4f} s in the median of {len(decision.samples)} tasks, "
-        f"{quantile(decision.samples, 0.95):.4f} s in the 95th percentile",
+        awaited=f"{what} within {budget:.4f} s (median)",
+        seen=f"{median:.4f} s in the median of {len(samples)} tasks, {quantile(samples, 0.95):.4f} s in the "
+        "95th percentile",
     )
 
 
-def _decide_median(trial: Trial, budget_s: Callable[[Probe], float], allowed: float) -> ShareAbove:
+def _decide_median(trial: Trial, budget_s: Callable[[Probe], float]) -> tuple[ShareAbove, list[float], float]:
+    """The decision on the share of its budget that each sample took, the samples, and the last budget."""
     subject = trial.started(parallelism=2)
-    decision: ShareAbove | None = None
+    shares = ShareAbove(1.0)
+    samples = []
     for probe, seconds in _samples(subject, _MOST):
-        decision = decision or ShareAbove(allowed * budget_s(probe))
-        decision.add(seconds)
-        if decision.is_above is not None:
+        samples.append(seconds)
+        budget = budget_s(probe)
+        shares.add(seconds / budget)
+        if shares.is_above is not None:
             break
-    assert decision is not None
     subject.end()
-    return decision
+    return shares, samples, budget
 
 
 # -- backlogs ------------------------------------------------------------------------------------------------
