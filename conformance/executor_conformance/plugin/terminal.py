@@ -47,6 +47,8 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         if finding.evidence and (reporter.verbosity > 0 or "stacks:" in finding.evidence):
             for line in _digest(finding.evidence, reporter.verbosity > 0):
                 reporter.write_line(f"    {line}")
+    for replaced in report.replaces:
+        reporter.write_line(f"REPLACED {replaced}", yellow=True)
     for rule, finding in report.findings:
         if finding.verdict is Verdict.UNEXPECTED_PASS:
             reporter.write_line(f"UNEXPECTED PASS {rule.id} ({rule.level}): {finding.message}", red=True)
