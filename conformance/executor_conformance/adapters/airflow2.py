@@ -18,7 +18,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -39,19 +38,6 @@ eval "exec {python} -m {module} $last"
 """
 
 
-@dataclass(frozen=True)
-class _TaskInstance:
-    """What Airflow's base class reads of a task instance."""
-
-    key: Any
-    executor_config: Any
-    dag_run: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            dag_id="dag", run_id="run", start_date=datetime.datetime.now(datetime.timezone.utc)
-        )
-    )
-
-
 class Airflow2Driver(Driver):
     """Does what Airflow's scheduler does with an executor."""
 
@@ -69,7 +55,7 @@ class Airflow2Driver(Driver):
         key = TaskInstanceKey(*submission.key)
         line = shlex.join([arguments["journal"], arguments["probe"], *arguments["steps"]])
         self.executor.queue_command(
-            _TaskInstance(key, submission.extra.get("executor_config")),
+            _task_instance(key, submission.extra.get("executor_config")),
             ["airflow", "tasks", "run", *key[:3], "--local", "--subdir", line],
             priority=1 if submission.priority is None else submission.priority,
             queue=submission.extra.get("queue"),
@@ -89,6 +75,13 @@ class Airflow2Driver(Driver):
 
     def terminate(self) -> None:
         self.executor.terminate()
+
+
+def _task_instance(key: Any, executor_config: object) -> SimpleNamespace:
+    """What Airflow's base class reads of one; a real one belongs to a row of the database."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    run = SimpleNamespace(dag_id=key.dag_id, run_id=key.run_id, start_date=now)
+    return SimpleNamespace(key=key, executor_config=executor_config, dag_run=run)
 
 
 class Airflow2Adapter(Adapter):
