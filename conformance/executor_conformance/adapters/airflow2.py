@@ -112,7 +112,7 @@ class Airflow2Adapter(Adapter):
     @classmethod
     def recognises(cls, candidate: object) -> bool:
         base = sys.modules.get("airflow.executors.base_executor")
-        if base is None or not hasattr(base.BaseExecutor, "queue_command"):
+        if base is None or hasattr(base.BaseExecutor, "queue_workload"):  # which only Airflow 3 has
             return False
         kind = candidate if inspect.isclass(candidate) else type(candidate)
         return issubclass(kind, base.BaseExecutor)
