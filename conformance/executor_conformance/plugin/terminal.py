@@ -62,7 +62,7 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             blocked[finding.blocked_by] = blocked.get(finding.blocked_by, 0) + 1
     for blocker, count in blocked.items():
         reporter.write_line(f"BLOCKED {count} by {blocker}", yellow=True)
-    if failures or blocked:
+    if failures or blocked or report.replaces:
         reporter.write_line("")
     total = report.count()
     columns = [*_SHOWN, *(verdict for verdict in _RARE if total[verdict])]
