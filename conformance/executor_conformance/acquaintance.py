@@ -58,7 +58,9 @@ def import_target(spec: str, family: str, options: Mapping[str, Any], scratch: s
     :raises TargetError: it cannot be imported.
     """
     _prepare(scratch)
-    return Target(spec, load(spec), adapters()[family](), dict(options))
+    target = Target(spec, load(spec), adapters()[family](), dict(options))
+    target.adapter.stand_in(scratch)
+    return target
 
 
 def get_acquainted(
@@ -98,6 +100,7 @@ def get_acquainted(
         blackboard.write_result(known)
         setattr(sys, HOST_MARKER, os.getpid())
         chosen = (adapter or adapters()["native"])()
+        chosen.stand_in(scratch)
         target = Target(spec, thing, chosen, dict(options))
         trial = Trial(
             target=target,
@@ -112,8 +115,8 @@ def get_acquainted(
                 adapter = recognise(trial.build().driver.executor, spec)
                 known["family"] = adapter.family
                 blackboard.write_result(known)
-                target = Target(spec, thing, adapter(), dict(options))
-                trial.target = target
+                trial.target = Target(spec, thing, adapter(), dict(options))
+                trial.target.adapter.stand_in(scratch)
             blackboard.write_result({**known, "facts": asdict(_look_at_one_task(trial, import_s))})
         except TargetError as error:
             blackboard.write_result({"error": str(error)})

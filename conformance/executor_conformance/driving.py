@@ -134,6 +134,8 @@ class Adapter(abc.ABC):
     required_methods: ClassVar[tuple[str, ...]] = ()
     #: How the family calls things, for messages: "end()" may be "shutdown()".
     words: ClassVar[Mapping[str, str]] = {}
+    #: What of the family's own the suite puts something else in the place of, and what; told in the report.
+    replaces: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abc.abstractmethod
@@ -150,4 +152,8 @@ class Adapter(abc.ABC):
 
     def prepare(self, scratch: str) -> None:
         """Set up the environment before the target is imported; ``scratch`` is a directory of the run."""
+        return
+
+    def stand_in(self, scratch: str) -> None:
+        """Do what :attr:`replaces` says: the target has been imported, and no executor of it been started."""
         return

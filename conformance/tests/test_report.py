@@ -46,6 +46,7 @@ def report_of(
     level: str = "must",
     complete: bool = True,
     options: Mapping[str, Any] | None = None,
+    replaces: tuple[str, ...] = (),
 ) -> Report:
     return Report(
         target="package.module:Executor",
@@ -61,6 +62,7 @@ def report_of(
         level=level,
         findings=findings,
         complete=complete,
+        replaces=replaces,
     )
 
 
@@ -94,6 +96,15 @@ def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
     )
     report = report_of((rule, finding), options={"start_method": "spawn", "sizes": [1, 2], "on": True})
     validate(json.loads(WRITERS[".json"](report)))
+
+
+def test_what_the_adapter_replaces_is_told_in_every_format() -> None:
+    report = report_of(given(Level.MUST, Verdict.PASSED), replaces=("the program run, by a probe",))
+    data = json.loads(WRITERS[".json"](report))
+    validate(data)
+    assert data["executor"]["replaces"] == ["the program run, by a probe"]
+    assert "Replaced: the program run, by a probe." in WRITERS[".md"](report)
+    assert "Replaced: the program run, by a probe." in WRITERS[".html"](report)
 
 
 def test_a_number_that_json_does_not_have_is_told_as_text() -> None:

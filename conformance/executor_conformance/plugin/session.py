@@ -22,7 +22,7 @@ from executor_conformance import judge as judging
 from executor_conformance.acquaintance import Acquaintance, get_acquainted, import_target
 from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
 from executor_conformance.harness.linux import monotonic
-from executor_conformance.harness.target import Target, TargetError
+from executor_conformance.harness.target import Target, TargetError, adapters
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
@@ -321,6 +321,7 @@ class ConformanceSession:
             level=self.settings.level,
             findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
             complete=complete,
+            replaces=adapters()[self.acquaintance.family].replaces,
         )
 
     @pytest.hookimpl(tryfirst=True)

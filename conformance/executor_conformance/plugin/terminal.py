@@ -47,6 +47,8 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         if finding.evidence and (reporter.verbosity > 0 or "stacks:" in finding.evidence):
             for line in _digest(finding.evidence, reporter.verbosity > 0):
                 reporter.write_line(f"    {line}")
+    for replaced in report.replaces:
+        reporter.write_line(f"REPLACED {replaced}", yellow=True)
     for rule, finding in report.findings:
         if finding.verdict is Verdict.UNEXPECTED_PASS:
             reporter.write_line(f"UNEXPECTED PASS {rule.id} ({rule.level}): {finding.message}", red=True)
@@ -60,7 +62,7 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             blocked[finding.blocked_by] = blocked.get(finding.blocked_by, 0) + 1
     for blocker, count in blocked.items():
         reporter.write_line(f"BLOCKED {count} by {blocker}", yellow=True)
-    if failures or blocked:
+    if failures or blocked or report.replaces:
         reporter.write_line("")
     total = report.count()
     columns = [*_SHOWN, *(verdict for verdict in _RARE if total[verdict])]

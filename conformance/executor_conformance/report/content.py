@@ -21,6 +21,7 @@ class Report:
     """One run of the suite on one executor.
 
     :param level: what counts for ``conformant``: ``must`` or ``should``.
+    :param replaces: what the adapter put something else in the place of.
     :param complete: the run was not broken off.
     """
 
@@ -32,6 +33,7 @@ class Report:
     level: str
     findings: tuple[tuple[Rule, Finding], ...]
     complete: bool = True
+    replaces: tuple[str, ...] = ()
 
     @property
     def conformant(self) -> bool:
@@ -71,6 +73,7 @@ class Report:
                 "adapter": self.adapter,
                 "distribution": self.distribution,
                 "options": dict(self.options),
+                **({"replaces": list(self.replaces)} if self.replaces else {}),
             },
             "machine": dict(self.machine),
             "conformant": self.conformant,

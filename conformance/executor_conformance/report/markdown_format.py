@@ -20,6 +20,8 @@ def write(report: Report) -> str:
         f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
         f"{machine['cpus']} CPUs.",
         "",
+        *(f"- Replaced: {_escaped(replaced)}." for replaced in report.replaces),
+        *([""] if report.replaces else []),
         "| chapter | " + " | ".join(str(verdict).replace("_", " ") for verdict in Verdict) + " |",
         "|---|" + "---:|" * len(Verdict),
     ]

@@ -37,7 +37,7 @@ def _forms(subject: Subject) -> list[tuple[str, Callable[[Probe], None]]]:
         forms.append(("argv", subject.submit))
     if subject.can(Capability.CALLABLE):
         forms.append(("callable", subject.submit_callable))
-    return forms
+    return forms or [("in the only form it has", subject.submit)]
 
 
 # -- what one task changes, the next does not see ------------------------------------------------------------
@@ -61,7 +61,7 @@ def _expect_no_trace(trial: Trial, *aspects: tuple[str, str]) -> None:
                 subject.await_terminal(probe)
             seen = [run for probe in (before, *after) for run in probe.runs]
             workers = {run.pid for run in culprit.runs}
-            if form == "callable" and any(run.pid in workers for run in seen):
+            if form != "argv" and any(run.pid in workers for run in seen):
                 continue
             judged = True
             if any("marked" in run.notes for run in before.runs):
@@ -256,7 +256,7 @@ def _expect_no_note(
             submit(probe)
             subject.await_terminal(probe)
         runs = [*first.runs, *second.runs]
-        if form == "callable" and len({run.pid for run in runs}) < len(runs):
+        if form != "argv" and len({run.pid for run in runs}) < len(runs):
             continue
         judged = True
         notes = [note for run in runs for note in run.notes if counts(note)]
