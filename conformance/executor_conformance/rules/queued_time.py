@@ -82,8 +82,50 @@ def no_task_waits_far_longer(trial: Trial) -> None:
     )
 
 
+@should(needs=(Capability.ARGV,), after=("queued_time.the-first-instruction-comes-soon",))
+def a_fork_is_faster_than_an_interpreter(trial: Trial) -> None:
+    """Where some tasks are forked and others get a new interpreter, the forked ones start sooner.
+
+    Why: this is what forking is for; all that it costs in care is paid in vain otherwise.
+    Likely causes: the fork imports all anew; a new interpreter is started beside it; the forked process is
+    large.
+    Origin: Airflow forks its tasks since that made 0.1 s of 1.5 s (commit 4839a5b).
+    """
+    subject = trial.started(parallelism=2)
+    decision = ShareAbove(0.0)
+    forked_s, interpreter_s = [], []
+    for number in range(_WARM_UP + 60):
+        forked, first = _one(subject)
+        if not _is_forked(trial, forked):
+            raise NotApplicable("its tasks have new interpreters, as was seen in their memory")
+        other, second = _one(subject, trial.probe_as_program())
+        if _is_forked(trial, other):
+            raise NotApplicable("no command gets it to start a new interpreter")
+        if number >= _WARM_UP:
+            forked_s.append(first)
+            interpreter_s.append(second)
+            decision.add(first - second)
+            if decision.is_above is not None:
+                break
+    subject.end()
+    trial.measurements["forked"] = distribution(forked_s)
+    trial.measurements["interpreter"] = distribution(interpreter_s)
+    if decision.is_above is None:
+        raise Inconclusive("sometimes the one is faster and sometimes the other")
+    expect(
+        not decision.is_above,
+        awaited="a forked task to start sooner than one with a new interpreter",
+        seen=f"medians of {statistics.median(forked_s) * 1e3:.1f} ms and "
+        f"{statistics.median(interpreter_s) * 1e3:.1f} ms",
+    )
+
+
 @should(
-    after=("queued_time.the-first-instruction-comes-soon", "queued_time.no-task-waits-far-longer"),
+    after=(
+        "queued_time.the-first-instruction-comes-soon",
+        "queued_time.no-task-waits-far-longer",
+        "queued_time.a-fork-is-faster-than-an-interpreter",
+    )
 )
 def no_polling_interval_shows(trial: Trial) -> None:
     """Tasks that are submitted at any moments wait equally long: no interval shows between them.
@@ -119,47 +161,6 @@ def no_polling_interval_shows(trial: Trial) -> None:
         awaited=f"the queued times of tasks submitted at any moments within {allowed * 1e3:.0f} ms of each "
         "other (from the 10th percentile to the 90th)",
         seen=f"{seen * 1e3:.0f} ms, three times in a row: an interval of about {seen * 1.25e3:.0f} ms shows",
-    )
-
-
-@should(
-    needs=(Capability.ARGV,),
-    after=("queued_time.the-first-instruction-comes-soon", "queued_time.no-polling-interval-shows"),
-)
-def a_fork_is_faster_than_an_interpreter(trial: Trial) -> None:
-    """Where some tasks are forked and others get a new interpreter, the forked ones start sooner.
-
-    Why: this is what forking is for; all that it costs in care is paid in vain otherwise.
-    Likely causes: the fork imports all anew; a new interpreter is started beside it; the forked process is
-    large.
-    Origin: Airflow forks its tasks since that made 0.1 s of 1.5 s (commit 4839a5b).
-    """
-    subject = trial.started(parallelism=2)
-    decision = ShareAbove(0.0)
-    forked_s, interpreter_s = [], []
-    for number in range(_WARM_UP + 60):
-        forked, first = _one(subject)
-        if not _is_forked(trial, forked):
-            raise NotApplicable("its tasks have new interpreters, as was seen in their memory")
-        other, second = _one(subject, trial.probe_as_program())
-        if _is_forked(trial, other):
-            raise NotApplicable("no command gets it to start a new interpreter")
-        if number >= _WARM_UP:
-            forked_s.append(first)
-            interpreter_s.append(second)
-            decision.add(first - second)
-            if decision.is_above is not None:
-                break
-    subject.end()
-    trial.measurements["forked"] = distribution(forked_s)
-    trial.measurements["interpreter"] = distribution(interpreter_s)
-    if decision.is_above is None:
-        raise Inconclusive("sometimes the one is faster and sometimes the other")
-    expect(
-        not decision.is_above,
-        awaited="a forked task to start sooner than one with a new interpreter",
-        seen=f"medians of {statistics.median(forked_s) * 1e3:.1f} ms and "
-        f"{statistics.median(interpreter_s) * 1e3:.1f} ms",
     )
 
 

@@ -22,7 +22,7 @@ KNOWN_DEFECTS = {
     "lifecycle.submit-after-end-is-refused": "queue_command() does not look whether there was an end()",
     "lifecycle.end-before-start-is-harmless": "end() uses what start() makes",
     "lifecycle.end-twice-is-harmless": "end() puts pills on the queue of a manager that it has shut down",
-    "states.every-exit-status-tells": "the forked child's status is set after the command has returned",
+    "states.system-exit-means-its-status": "the forked child's status is set after the command has returned",
     "parallelism.nan-is-refused": "the manager process is started before range() refuses the number",
     "parallelism.true-is-refused": "the number is only compared with 0",
     "parallelism.a-fraction-is-refused": "the manager process is started before range() refuses the number",
