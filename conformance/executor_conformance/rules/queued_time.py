@@ -29,6 +29,8 @@ _FORKED_S, _INTERPRETER_S = 0.1, 1.5
 #: Times the machine's own cost of such a process.
 _TIMES, _TIMES_TIGHT, _TIMES_LARGE = 25, 6, 4
 _TIGHT_S = 0.005
+#: Samples by which a plain case is decided, however slow the executor is.
+_ENOUGH = 12
 #: The latest tasks may wait so many times longer than the median.
 _TAIL = 3
 _WARM_UP, _MOST, _MOST_OF_A_TAIL = 2, 120, 250
@@ -359,14 +361,17 @@ def _one(subject: Subject, probe: Probe | None = None) -> tuple[Probe, float]:
     return probe, max(probe.runs[0].started_ns - submitted, 0) / 1e9
 
 
-def _samples(subject: Subject, count: int) -> Iterator[tuple[Probe, float]]:
-    """Tasks one after the other, each on an idle executor; ends with the time that a rule has."""
+def _samples(subject: Subject, count: int, at_least: int = 0) -> Iterator[tuple[Probe, float]]:
+    """Tasks one after the other, each on an idle executor; ends with the time that a rule has.
+
+    :param at_least: so many, however long they take.
+    """
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
     for number in range(_WARM_UP + count):
         sample = _one(subject)
         if number >= _WARM_UP:
             yield sample
-            if monotonic() > until:
+            if monotonic() > until and number >= _WARM_UP + at_least:
                 return
 
 
@@ -428,7 +433,7 @@ def _decide_median(trial: Trial, budget_s: Callable[[Probe], float]) -> tuple[Sh
     subject = trial.started(parallelism=2)
     shares = ShareAbove(1.0)
     samples = []
-    for probe, seconds in _samples(subject, _MOST):
+    for probe, seconds in _samples(subject, _MOST, at_least=_ENOUGH):
         samples.append(seconds)
         budget = budget_s(probe)
         shares.add(seconds / budget)
