@@ -36,6 +36,7 @@ KNOWN_DEFECTS = {
     "faults.an-idle-worker-may-die": "workers are made in start() and never again",
     "faults.a-killed-workers-task-is-stopped": "the task is a child that does not notice its worker's death",
     "isolation.a-task-does-not-have-the-hosts-terminal": "nothing makes a session for the task",
+    "memory.copy-on-write-is-kept": "nothing is frozen before the fork",
 }
 
 #: What works there and has to be seen to work.

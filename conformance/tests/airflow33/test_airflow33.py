@@ -42,6 +42,8 @@ KEPT_PROMISES = {
     "parallelism.negative-is-refused",
     "shutdown.every-worker-exits",
     "faults.the-other-tasks-go-on",
+    "memory.copy-on-write-is-kept",
+    "queued_time.the-first-instruction-comes-soon",
     "faults.a-flood-of-output-stalls-nothing",
 }
 
