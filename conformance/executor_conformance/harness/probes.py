@@ -67,7 +67,7 @@ class Gate:
 
 def _key(number: int) -> TaskKey:
     # Scrambled, so that an executor which orders by key does not happen to order by time.
-    return TaskKey("dag", f"task-{number * 7919 % 1_000_003:06}", "run", 1, -1)
+    return TaskKey("dag", f"task-{number * 419_327 % 1_000_003:06}", "run", 1, -1)
 
 
 class ProbeFactory:

@@ -168,7 +168,8 @@ def importing_is_light(trial: Trial) -> None:
     """Importing the executor's module and constructing it takes less than a second, and less than 50 MB.
 
     Why: every process that only asks what an executor can do pays this: command lines, workers, tests.
-    Likely causes: the module imports the client of a service, a database layer or a web framework at its top.
+    Likely causes: the module imports the client of a service or a database layer at its top; the constructor
+    loads what only some tasks need.
     Origin: apache/airflow#58143 is about what each process of a scheduler holds because of its imports.
     """
     cost = _cost_of_import(trial)

@@ -280,7 +280,7 @@ def a_submission_costs_the_same_however_many_wait(trial: Trial) -> None:
     """``execute_async()`` costs as much with 10,000 tasks waiting as with a hundred.
 
     Why: the scheduler submits in its loop; a cost that grows with the backlog stops it when it matters most.
-    Likely causes: the backlog is sorted, copied or searched at each submission.
+    Likely causes: the backlog is sorted at each submission; it is copied or searched.
     Origin: the contract: the backlog is the executor's, and may be any.
     """
     subject = _with_full_slots(trial)
