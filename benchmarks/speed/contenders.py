@@ -10,15 +10,20 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.speed import payload
+
+#: The payload, as ``python -m`` finds it.
+_MODULE = payload.__name__
 
 
 class Session(abc.ABC):
@@ -35,6 +40,10 @@ class Session(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Stop it."""
+
+    def rate(self, name: str, seconds: float) -> float | None:
+        """How many of these it runs a second, if it is not to be driven in order to find out."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,10 @@ class _Native(Session):
         self._executor.execute_async(key, self._command(name, arguments))
 
     def _command(self, name: str, arguments: tuple[str, ...]) -> Any:
-        if self._as_module:
-            return [sys.executable, "-m", "benchmarks.speed.payload", *arguments]
-        return functools.partial(getattr(payload, name), *arguments)
+        if self._as_module and arguments:
+            return [sys.executable, "-m", _MODULE, *arguments]
+        function = getattr(payload, name)
+        return functools.partial(function, *arguments) if arguments else function
 
     def finished(self) -> int:
         self._executor.sync()
@@ -156,7 +166,7 @@ class _Driven(Session):
         function = getattr(payload, name)
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
         work = Work(
-            argv=[sys.executable, "-m", "benchmarks.speed.payload", *arguments],
+            argv=[sys.executable, "-m", _MODULE, *arguments],
             function=functools.partial(function, *arguments),
             reference=(f"benchmarks.speed.payload.{name}", dict(zip(names, arguments, strict=True))),
         )
@@ -178,14 +188,15 @@ class _Driven(Session):
 class _BareFork(Session):
     """``fork`` and ``wait``, and nothing else: what no isolating executor can beat without spares."""
 
+    #: What its loop is called in ``bare.py``, for each task that it knows.
+    _loops: ClassVar = {"nothing": "fork", "ten_milliseconds": "ten_milliseconds"}
+
     def __init__(self, parallelism: int) -> None:
         self._parallelism = parallelism
         self._running = 0
         self._finished = 0
 
     def submit(self, name: str, *arguments: str) -> None:
-        while self._running >= self._parallelism:
-            self._reap(0)
         pid = os.fork()
         if pid == 0:
             getattr(payload, name)(*arguments)
@@ -193,40 +204,39 @@ class _BareFork(Session):
         self._running += 1
 
     def finished(self) -> int:
-        while self._running and self._reap(os.WNOHANG):
-            pass
+        while self._running and os.waitpid(-1, os.WNOHANG)[0] != 0:
+            self._running -= 1
+            self._finished += 1
         return self._finished
-
-    def _reap(self, flags: int) -> bool:
-        if os.waitpid(-1, flags)[0] == 0:
-            return False
-        self._running -= 1
-        self._finished += 1
-        return True
 
     def close(self) -> None:
         while self._running:
-            self._reap(0)
+            os.wait()
+            self._running -= 1
+
+    def rate(self, name: str, seconds: float) -> float | None:
+        """In a process of its own: this one is large."""
+        loop = Path(__file__).with_name("bare.py")
+        command = [sys.executable, "-I", "-S", str(loop), self._loops[name]]
+        told = [str(seconds), str(self._parallelism), sys.executable]
+        return float(subprocess.run([*command, *told], stdout=subprocess.PIPE, check=True).stdout)
 
 
 class _BareInterpreter(_BareFork):
     """``python -c pass`` and ``wait``, and nothing else."""
 
+    _loops: ClassVar = {"nothing": "interpreter"}
+
     def submit(self, name: str, *arguments: str) -> None:
-        while self._running >= self._parallelism:
-            self._reap(0)
-        command = [sys.executable, "-c", "pass"]
-        if arguments:
-            command = [sys.executable, "-m", "benchmarks.speed.payload", *arguments]
-        os.posix_spawn(sys.executable, command, os.environ)
+        os.posix_spawn(sys.executable, [sys.executable, "-m", _MODULE, *arguments], os.environ)
         self._running += 1
 
 
-def _reference(method: str, as_module: bool = False) -> Callable[[int], Session]:
+def _reference(method: str, as_module: bool = False, **options: Any) -> Callable[[int], Session]:
     def open_it(parallelism: int) -> Session:
         from executor_reference import LocalExecutor
 
-        return _Native(LocalExecutor(parallelism, method), as_module)
+        return _Native(LocalExecutor(parallelism, method, **options), as_module)
 
     return open_it
 
@@ -263,6 +273,8 @@ def _pebble(**options: Any) -> Callable[[int], Session]:
 CONTENDERS = [
     Contender("reference, snapshot", True, False, _reference("snapshot")),
     Contender("reference, forkserver", True, False, _reference("forkserver")),
+    Contender("reference, preloaded", True, False, _reference("forkserver", preload=[_MODULE])),
+    Contender("reference, python -m", True, False, _reference("forkserver", as_module=True)),
     Contender("reference, fork", True, False, _reference("fork")),
     Contender("reference, spawn", True, True, _reference("spawn", as_module=True), tasks=60),
     Contender("bare fork and wait", True, False, _BareFork),

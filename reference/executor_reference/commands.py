@@ -6,6 +6,9 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
+
+from executor_reference.task import CALL, EXECUTE, RUN_MODULE, Instruction
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,22 @@ class Argv:
             return self.words[2]
         return None
 
+    @property
+    def instruction(self) -> Instruction:
+        """What a forked child is to do."""
+        return (EXECUTE, self.words) if self.module is None else (RUN_MODULE, self.words[2:])
+
 
 @dataclass(frozen=True)
 class Call:
     """A callable without arguments; what it returns is dropped."""
 
     function: Callable[[], object]
+
+    @property
+    def instruction(self) -> Instruction:
+        """What a forked child is to do."""
+        return CALL, self.function
 
 
 Command = Argv | Call
@@ -49,6 +62,12 @@ def parse(command: object) -> Command:
         return Argv(tuple(command))
     if not callable(command):
         raise TypeError(f"a command is an argv or a callable, got {command!r}")
-    if inspect.iscoroutinefunction(command) or inspect.iscoroutinefunction(type(command).__call__):
+    if _is_coroutine_function(command):
         raise TypeError(f"a coroutine function needs an event loop, and this executor has none: {command!r}")
     return Call(command)
+
+
+def _is_coroutine_function(command: Callable[..., object]) -> bool:
+    if inspect.iscoroutinefunction(command):
+        return True
+    return type(command) is not FunctionType and inspect.iscoroutinefunction(type(command).__call__)

@@ -7,14 +7,13 @@ all its tasks at once, so that there is one thing to wait for however many tasks
 from __future__ import annotations
 
 import abc
-import mmap
 import os
 import select
-import signal
 from typing import Any
 
 from executor_reference.commands import Command
-from executor_reference.task import become_task
+from executor_reference.endings import Note, kill_session, reap, why_it_failed
+from executor_reference.task import Instruction, become_task, shed_the_host
 
 #: The number of a task, and why it failed; ``None`` for success.
 Ended = tuple[int, str | None]
@@ -66,7 +65,12 @@ class ForkLauncher(Launcher):
         host = os.getpid()
         pid = os.fork()
         if pid == 0:
-            become_task(lambda: prepared, parent=host, fail=note.write)
+
+            def instruction() -> Instruction:
+                shed_the_host()
+                return prepared.instruction
+
+            become_task(instruction, parent=host, fail=note.write)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:  # no descriptor left: a task that cannot be watched must not run
@@ -84,65 +88,9 @@ class ForkLauncher(Launcher):
         pid, note = self._tasks.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        return pidfd, why_it_failed(reap(pid), note)
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        return pidfd, why_it_failed(reap(ended), note)
 
     def kill(self, number: int) -> None:
         kill_session(self._tasks[number][0])
-
-
-class Note:
-    """One page of memory, shared with a task, on which it can say why it fails."""
-
-    _LENGTH = 2
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
-
-    def write(self, reason: str) -> None:
-        """What does not fit is cut off."""
-        text = reason.encode(errors="replace")[: mmap.PAGESIZE - self._LENGTH]
-        self._page[: self._LENGTH] = len(text).to_bytes(self._LENGTH, "little")
-        self._page[self._LENGTH : self._LENGTH + len(text)] = text
-
-    def read(self) -> str:
-        """Empty if nothing was written."""
-        length = int.from_bytes(self._page[: self._LENGTH], "little")
-        return self._page[self._LENGTH : self._LENGTH + length].decode(errors="ignore")
-
-
-def why_it_failed(status: int, note: Note) -> str | None:
-    """The reason in a wait status and in what the task itself has said; ``None`` for success."""
-    if os.WIFSIGNALED(status):
-        return f"killed by {_signal_name(os.WTERMSIG(status))}"
-    code = os.WEXITSTATUS(status)
-    if code == 0:
-        return None
-    return note.read() or f"exit status {code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def reap(pid: int) -> int:
-    """The wait status of a task that has ended.
-
-    One that was killed takes along what it had started; one that ended by itself may leave a daemon.
-    """
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert ended is not None
-    if ended.si_code != os.CLD_EXITED:  # not reaped yet, so its number is still its own
-        kill_session(pid)
-    return os.waitpid(pid, 0)[1]
-
-
-def kill_session(pid: int) -> None:
-    """Kill a task and its children: the task leads a process group from its first moments on."""
-    for kill in (os.killpg, os.kill):  # in its very first moments it may not lead one yet
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
-from collections.abc import Collection
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +33,7 @@ def close_private_descriptors(keep: Collection[int]) -> None:
         if descriptor in keep:
             continue
         try:
-            if fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+            if not os.get_inheritable(descriptor):
                 os.close(descriptor)
         except OSError:
             pass  # the descriptor of the listing itself

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from executor_reference.commands import Command, parse
@@ -21,10 +21,11 @@ from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TRANSITI
 
 Key = Hashable
 
+_FORKSERVER = "forkserver"
 _LAUNCHERS: dict[str, Callable[[int], Launcher]] = {
     "fork": lambda spares: ForkLauncher(),
     "snapshot": SnapshotLauncher,
-    "forkserver": FreshLauncher,
+    _FORKSERVER: FreshLauncher,
     "spawn": InterpreterLauncher,
 }
 
@@ -39,20 +40,27 @@ class LocalExecutor:
         made ahead of demand, so that no task waits for one: ``"snapshot"`` by a process that ``start()``
         forks from the host, ``"forkserver"`` by one that is small because it has imported nothing;
         ``"spawn"`` gives each task a new interpreter.
+    :param preload: modules that tasks find imported; of ``"forkserver"`` only.
     :raises ValueError: for any other parallelism or start method; nothing has been started then.
     """
 
     is_async = False
     command_kinds = frozenset({"argv", "callable"})
 
-    def __init__(self, parallelism: int = 32, start_method: str = "fork") -> None:
+    def __init__(
+        self, parallelism: int = 32, start_method: str = "fork", preload: Sequence[str] = ()
+    ) -> None:
         if type(parallelism) is not int or parallelism < 0:  # bool is an int, and nobody means it
             raise ValueError(f"parallelism must be an int from 0 (no limit) up, got {parallelism!r}")
         if start_method not in _LAUNCHERS:
             raise ValueError(f"start_method must be one of {', '.join(_LAUNCHERS)}, got {start_method!r}")
+        if preload and start_method != _FORKSERVER:
+            raise ValueError(f"preload is for start_method={_FORKSERVER!r}, not {start_method!r}")
         self.parallelism = parallelism
         spares = min(parallelism or sys.maxsize, (os.cpu_count() or 1) + 1)
-        self._launcher: Launcher = _LAUNCHERS[start_method](spares)
+        self._launcher: Launcher = (
+            FreshLauncher(spares, tuple(preload)) if preload else _LAUNCHERS[start_method](spares)
+        )
         self._accepting = False
         self._started = False
         # a heap of (-priority, order of arrival, key, what the launcher takes)

@@ -22,13 +22,13 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass
-from multiprocessing import spawn
+from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
-from executor_reference import zygote
-from executor_reference.commands import Call, Command
+from executor_reference import main_module, zygote
+from executor_reference.commands import Argv, Call, Command
 from executor_reference.launch import Ended, Launcher
 
 _GONE = (BrokenPipeError, ConnectionResetError)
@@ -107,7 +107,7 @@ class SpareLauncher(Launcher):
     # -- tasks -----------------------------------------------------------------------------------------------
 
     def prepare(self, command: Command) -> Order:
-        return Order(zygote.RAISE, pickle.dumps(command))
+        return Order(zygote.RAISE, pickle.dumps(command.instruction))
 
     def launch(self, prepared: Order) -> int:
         self._read_news()  # what has died, a spare or the zygote, is not given an order
@@ -115,15 +115,19 @@ class SpareLauncher(Launcher):
             self.start()
         number = self._hand_out(prepared)
         self._running.add(number)
-        self._raise_spares()
         return number
 
     def _hand_out(self, order: Order) -> int:
         while self._ready and order.spare == self.kind:
             number = next(iter(self._ready))
-            with contextlib.suppress(*_GONE), self._ready.pop(number) as spare:
+            spare = self._ready.pop(number)
+            try:
                 zygote.send_order(spare, order.text)
                 return number
+            except _GONE:  # it has died; that is news to come
+                pass
+            finally:
+                spare.close()
         number, spare = self._raise_spare(order.spare)
         # if that one cannot be made, it is news, as if it had been made and had died
         with contextlib.suppress(*_GONE), spare:
@@ -131,6 +135,9 @@ class SpareLauncher(Launcher):
         return number
 
     def ended(self, wait: bool) -> list[Ended]:
+        if self._channel is not None:
+            # Not in launch(): the zygote's work would compete with the task's start for a processor.
+            self._raise_spares()
         if wait and not self._news and self._channel is not None:
             self._poll.poll()
         self._read_news()
@@ -172,7 +179,7 @@ class SpareLauncher(Launcher):
 
     def _raise_spare(self, kind: int) -> tuple[int, socket.socket]:
         number = next(self._numbers)
-        ours, theirs = socket.socketpair()
+        ours, theirs = zygote.new_order_socket()
         with theirs:
             try:
                 self._tell(kind, number, theirs.fileno())
@@ -184,7 +191,9 @@ class SpareLauncher(Launcher):
     def _tell(self, word: int, number: int = 0, *descriptors: int) -> None:
         assert self._channel is not None
         with contextlib.suppress(*_GONE):  # if it has died, its end of the channel is closed: that is news
-            socket.send_fds(self._channel, [zygote.MESSAGE.pack(word, number)], descriptors)
+            socket.send_fds(
+                self._channel, [zygote.MESSAGE.pack(word, number)], descriptors, socket.MSG_NOSIGNAL
+            )
 
 
 class SnapshotLauncher(SpareLauncher):
@@ -204,16 +213,28 @@ class SnapshotLauncher(SpareLauncher):
 
 
 class FreshLauncher(SpareLauncher):
-    """The zygote is a new interpreter, so it is small, however large the host is."""
+    """The zygote is a new interpreter, so it is small, however large the host is.
+
+    :param preload: modules that it imports, so that tasks need not.
+    """
+
+    def __init__(self, spares: int, preload: tuple[str, ...] = ()) -> None:
+        super().__init__(spares)
+        self._preload = preload
 
     def prepare(self, command: Command) -> Order:
-        return super().prepare(_with_its_main(command) if isinstance(command, Call) else command)
+        order = super().prepare(command)
+        if isinstance(command, Call) and main_module.NAME in order.text:
+            order = super().prepare(Call(main_module.after_main(command.function)))
+        return order
 
     #: What the zygote is started with, and where it finds modules.
     _flags: tuple[str, ...] = ()
 
     def _start_zygote(self, channel: socket.socket) -> int:
-        text = zygote.STARTER.format(path=self._path(), channel=channel.fileno(), host=os.getpid())
+        text = zygote.STARTER.format(
+            path=self._path(), channel=channel.fileno(), host=os.getpid(), preload=self._preload
+        )
         return os.posix_spawn(
             sys.executable,
             [sys.executable, *self._flags, "-c", text],
@@ -239,12 +260,13 @@ class InterpreterLauncher(FreshLauncher):
         super().start()
 
     def prepare(self, command: Command) -> Order:
-        if isinstance(command, Call):
-            function = pickle.dumps(_with_its_main(command).function)
-            return Order(self.kind, marshal.dumps((list(sys.path), None, None, function)))
-        if command.module is None:
-            return super().prepare(command)
-        return Order(self.kind, marshal.dumps((None, command.module, list(command.words[2:]), None)))
+        if isinstance(command, Argv):
+            if command.module is None:
+                return super().prepare(command)
+            told: Any = (command.module, list(command.words[2:]), None)
+        else:
+            told = (None, list(sys.path), _portable(command.function))
+        return Order(self.kind, marshal.dumps(told))
 
     def launch(self, prepared: Order) -> int:
         now = _surroundings()
@@ -266,28 +288,14 @@ def _watch(pid: int) -> int:
         raise
 
 
-@dataclass(frozen=True)
-class _AfterMain:
-    """A function of the host's main module, which a new interpreter has to run first.
-
-    :param main: where that module is and its arguments, as :mod:`multiprocessing.spawn` tells it.
-    """
-
-    main: dict[str, Any]
-    function: bytes
-
-    def __call__(self) -> object:
-        spawn.prepare(self.main)
-        return pickle.loads(self.function)()
-
-
-def _with_its_main(call: Call) -> Call:
-    function = pickle.dumps(call.function)
-    if b"__main__" not in function:
-        return call
-    known = spawn.get_preparation_data("task")
-    main = {name: value for name, value in known.items() if name.startswith(("init_main", "sys_argv"))}
-    return Call(_AfterMain(main, function))
+def _portable(function: Callable[[], object]) -> tuple[str, str] | bytes:
+    """What an interpreter can make a function of."""
+    pickled = pickle.dumps(function)
+    if main_module.NAME in pickled:
+        return pickle.dumps(main_module.after_main(function))
+    if type(function) is FunctionType:  # pickle has seen that these two lead to it, and takes long to import
+        return function.__module__, function.__qualname__
+    return pickled
 
 
 def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:

@@ -3,67 +3,91 @@
 A task gets a session of its own (so that it can be stopped with all its children), dies with the process that
 forked it, has default signals, an empty standard input, and none of the executor's descriptors.  How it ended
 is its exit status; why it failed is one short text.
+
+Every page that a child writes to or a module that it imports is time before its task or between two tasks, so
+this module imports little, and a process that forks many can do most of the work once (:func:`shed_the_host`,
+:func:`rehearse`).
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import atexit
 import gc
 import os
+import pickle
 import runpy
 import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Collection
-from typing import NoReturn
 
-from executor_reference.commands import Argv, Call, Command
 from executor_reference.linux import close_private_descriptors, die_with_parent
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any, NoReturn
+
+#: What is to be done, and with what: these words, this module and its arguments, this callable.
+EXECUTE, RUN_MODULE, CALL = range(3)
+Instruction = tuple[int, "Any"]
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 
 def become_task(
-    order: Callable[[], Command],
-    *,
-    parent: int,
-    fail: Callable[[str], None],
-    keep: Collection[int] = (),
+    instruction: Callable[[], Instruction], *, parent: int, fail: Callable[[str], None]
 ) -> NoReturn:
     """Turn this forked child into a task; does not return.
 
-    :param order: what to run.  Called when everything else is done, so it may wait for it.
+    :param instruction: says what to run, and may wait for it; called in a session of its own.
     :param parent: pid of the process that forked this one.
     :param fail: takes the reason of a failure that is more than an exit status.
-    :param keep: descriptors that ``order`` needs, and closes.
     """
     status = 1
+    task = os.getpid()
     try:
         os.setsid()
         die_with_parent(parent)
-        _reset_signals()
-        open_standard_streams()
-        close_private_descriptors(keep)
-        status = _run(order(), fail)
+        status = _carry_out(*instruction(), fail)
     except SystemExit as exit_:
         status = _status_of(exit_)
     except BaseException as error:
-        traceback.print_exc()
-        fail(f"{type(error).__name__}: {_text_of(error)}")
+        sys.__excepthook__(*sys.exc_info())
+        if os.getpid() == task:  # and not what the task has forked
+            fail(f"{type(error).__name__}: {_text_of(error)}")
     finally:
         _leave(status)
 
 
-def _run(command: Command, fail: Callable[[str], None]) -> int:
-    if isinstance(command, Argv) and command.module is None:
-        _execute(command.words, fail)
-    gc.freeze()  # a collection here would write to every page that is shared with the parent
+def shed_the_host(keep: Collection[int] = ()) -> None:
+    """Drop what a forked child has of its host and a task must not have.
+
+    :param keep: private descriptors that are still needed.
+    """
+    _reset_signals()
+    _open_standard_streams()
+    close_private_descriptors(keep)
     atexit._clear()  # what the host does at its exit
-    if isinstance(command, Call):
-        command.function()
+    gc.freeze()  # a collection would write to every page that is shared with the host
+
+
+def rehearse() -> None:
+    """Do what a task does before and after its own work, so that children find all of it done once.
+
+    The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
+    each child would else do for itself, to a copy of the page.
+    """
+    what, with_ = pickle.loads(_REHEARSAL)
+    _carry_out(what, with_, print)
+
+
+def _carry_out(what: int, with_: Any, fail: Callable[[str], None]) -> int:
+    if what == CALL:
+        with_()
+    elif what == RUN_MODULE:
+        _run_module(*with_)
     else:
-        _run_module(command)
+        _execute(with_, fail)
     return 0
 
 
@@ -75,11 +99,9 @@ def _execute(words: tuple[str, ...], fail: Callable[[str], None]) -> NoReturn:
         os._exit(_NOT_EXECUTABLE if isinstance(error, PermissionError) else _NOT_FOUND)
 
 
-def _run_module(command: Argv) -> None:
+def _run_module(module: str, *arguments: str) -> None:
     """What ``python -m`` does, in this process."""
-    module = command.module
-    assert module is not None
-    sys.argv = list(command.words[2:])
+    sys.argv = [module, *arguments]
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -90,15 +112,23 @@ def _run_module(command: Argv) -> None:
 def _leave(status: int) -> NoReturn:
     """End as an interpreter ends, but run none of the host's code."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if threading := sys.modules.get("threading"):
+            threading._shutdown()
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        _flush()
     except BaseException:
         status = status or 1
     finally:
         os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+_REHEARSAL = pickle.dumps((CALL, _flush))
 
 
 def _status_of(exit_: SystemExit) -> int:
@@ -118,18 +148,27 @@ def _text_of(error: BaseException) -> str:
         return "its text cannot be had"
 
 
+def reset_signal(number: int) -> None:
+    """Give it its default disposition.
+
+    As ``signal.signal()`` does, but that makes enumerations of what it takes and returns, which costs a child
+    70 page faults, as many as the fork itself.
+    """
+    _signal.signal(number, _signal.SIG_DFL)
+
+
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
+            reset_signal(number)
     # what every new interpreter does
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def open_standard_streams() -> None:
+def _open_standard_streams() -> None:
     """An empty standard input, and output streams that do not hold what the host has yet to write."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -17,14 +17,14 @@ import signal
 import socket
 import struct
 import sys
-import traceback
-from typing import BinaryIO, NoReturn
 
-from executor_reference import interpreter
-from executor_reference.commands import Argv, Command
-from executor_reference.launch import Note, kill_session, reap, why_it_failed
-from executor_reference.linux import close_private_descriptors, die_with_parent
-from executor_reference.task import become_task
+from executor_reference import task
+from executor_reference.endings import Note, kill_session, reap, why_it_failed
+from executor_reference.linux import die_with_parent
+
+TYPE_CHECKING = False  # typing's own would import typing
+if TYPE_CHECKING:
+    from typing import BinaryIO, NoReturn
 
 #: To the zygote: a word, and the number of a spare.
 MESSAGE = struct.Struct("<BQ")
@@ -43,10 +43,16 @@ def read_news(message: bytes) -> tuple[int, str | None]:
 
 # -- orders: from the host to a spare ------------------------------------------------------------------------
 
-_LENGTH = struct.Struct("<q")
-#: What the buffer of any socket holds, so that writing this much to a new one never waits for a reader.
+#: What an order starts with: it follows; or it is in a file, whose descriptor comes with the next message.
+_HERE, _IN_A_FILE = b"\0", b"\1"
+#: Sending this much over a new socket never waits for a reader.
 _SHORT = 32 * 1024
-_IN_A_FILE = -1
+LONGEST_MESSAGE = len(_HERE) + _SHORT
+
+
+def new_order_socket() -> tuple[socket.socket, socket.socket]:
+    """The host's end and the spare's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send_order(spare: socket.socket, order: bytes) -> None:
@@ -56,24 +62,24 @@ def send_order(spare: socket.socket, order: bytes) -> None:
     :raises ConnectionResetError: the same.
     """
     if len(order) <= _SHORT:
-        spare.sendall(_LENGTH.pack(len(order)) + order)
+        spare.send(_HERE + order, socket.MSG_NOSIGNAL)
     else:
         with file_in_memory(order) as file:
-            spare.sendall(_LENGTH.pack(_IN_A_FILE))
-            socket.send_fds(spare, [b"!"], [file.fileno()])
+            spare.send(_IN_A_FILE, socket.MSG_NOSIGNAL)
+            socket.send_fds(spare, [b"!"], [file.fileno()], socket.MSG_NOSIGNAL)
 
 
 def _receive_order(descriptor: int) -> bytes:
-    with socket.socket(fileno=descriptor) as host:
-        head = host.recv(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            os._exit(0)  # there will be no order
-        (length,) = _LENGTH.unpack(head)
-        if length != _IN_A_FILE:
-            return host.recv(length, socket.MSG_WAITALL)
-        file = socket.recv_fds(host, 1, 1)[1][0]
-    with open(file, "rb") as large:
-        return large.read()
+    message = os.read(descriptor, LONGEST_MESSAGE)
+    if not message:
+        os._exit(0)  # there will be no order
+    if message == _IN_A_FILE:
+        with socket.socket(fileno=os.dup(descriptor)) as host:
+            file = socket.recv_fds(host, 1, 1)[1][0]
+        with open(file, "rb") as large:
+            message = _HERE + large.read()
+    os.close(descriptor)
+    return message[len(_HERE) :]
 
 
 def file_in_memory(data: bytes) -> BinaryIO:
@@ -89,7 +95,6 @@ def file_in_memory(data: bytes) -> BinaryIO:
 
 def become_snapshot(channel: int, host: int) -> NoReturn:
     """Turn this child, forked from the host, into the zygote."""
-    close_private_descriptors(keep={channel})
     _become_zygote(channel, host)
 
 
@@ -98,14 +103,22 @@ STARTER = """\
 import sys
 sys.path[:] = {path!r}
 from executor_reference.zygote import become_fresh_zygote
-become_fresh_zygote({channel}, {host})
+become_fresh_zygote({channel}, {host}, {preload!r})
 """
 
 
-def become_fresh_zygote(channel: int, host: int) -> NoReturn:
-    """Turn this new interpreter into the zygote."""
+def become_fresh_zygote(channel: int, host: int, preload: tuple[str, ...]) -> NoReturn:
+    """Turn this new interpreter into the zygote.
+
+    :param preload: modules that tasks find imported.
+    """
     os.set_inheritable(channel, False)
-    gc.collect()
+    for module in preload:
+        try:
+            __import__(module)
+        except Exception:  # a task that needs it will fail of that; the others need not
+            sys.__excepthook__(*sys.exc_info())
+    gc.collect()  # of what the start of an interpreter leaves
     _become_zygote(channel, host)
 
 
@@ -113,15 +126,23 @@ def _become_zygote(channel: int, host: int) -> NoReturn:
     try:
         os.setsid()
         die_with_parent(host)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        gc.freeze()  # a collection in a task would write to every page that is shared with it
+        task.shed_the_host(keep={channel})
         with socket.socket(fileno=channel) as connection:
-            _Zygote(connection).serve()
+            zygote = _Zygote(connection)
+            for _ in range(_UNTIL_FAST):
+                task.rehearse()
+            gc.freeze()  # a collection in a task would write to every page that is shared with it
+            zygote.serve()
     except BaseException:
-        traceback.print_exc()
+        sys.__excepthook__(*sys.exc_info())
     finally:
         os._exit(0)
+
+
+#: A function is called so often before the interpreter has rewritten it to its fastest form.
+_UNTIL_FAST = 10
+#: Each is a mapping that a fork has to copy.
+_NOTES_KEPT = 16
 
 
 class _Zygote:
@@ -132,11 +153,13 @@ class _Zygote:
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, Note]] = {}  # by pid
         self._pids: dict[int, int] = {}  # by number
+        self._notes: list[Note] = []  # which nobody writes on any more
         self._unsent: collections.deque[bytes] = collections.deque()
         # a byte arrives here whenever a child has ended
         self._ended, wakeup = os.pipe()
         os.set_blocking(self._ended, False)
         os.set_blocking(wakeup, False)
+        self._descriptors = channel.fileno(), self._ended, wakeup
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
 
@@ -183,23 +206,27 @@ class _Zygote:
 
     def _raise(self, word: int, number: int, orders: int) -> None:
         try:
-            note = Note()
+            note = self._notes.pop() if self._notes else Note()
             pid = os.fork()
         except OSError as error:  # out of processes or memory; the other tasks go on
             self._say(number, f"it could not be started: {error}")
         else:
             if pid == 0:
-                become_task(
-                    functools.partial(
-                        _await_interpreter if word == RAISE_INTERPRETER else _await_order, orders
-                    ),
-                    parent=self._pid,
-                    fail=note.write,
-                    keep={orders},
-                )
+                wait = _await_interpreter if word == RAISE_INTERPRETER else self._await_order
+                task.become_task(functools.partial(wait, orders), parent=self._pid, fail=note.write)
             self._children[pid] = number, note
             self._pids[number] = pid
         os.close(orders)
+
+    def _await_order(self, orders: int) -> task.Instruction:
+        # What a child still has of this process goes.
+        signal.set_wakeup_fd(-1)
+        task.reset_signal(signal.SIGCHLD)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        task.rehearse()  # what is written to, is copied now, and not when the order has come
+        instruction: task.Instruction = pickle.loads(_receive_order(orders))
+        return instruction
 
     def _bury_the_dead(self) -> None:
         os.read(self._ended, 1 << 16)
@@ -209,7 +236,12 @@ class _Zygote:
                 return
             number, note = self._children.pop(ended.si_pid)
             del self._pids[number]
-            self._say(number, why_it_failed(reap(ended.si_pid), note))
+            reason = why_it_failed(reap(ended), note)
+            self._say(number, reason)
+            if reason is not None:
+                note.clear()
+            if len(self._notes) < _NOTES_KEPT:
+                self._notes.append(note)
 
     def _say(self, number: int, reason: str | None) -> None:
         self._unsent.append(_NEWS.pack(number, reason is not None) + (reason or "").encode())
@@ -233,15 +265,12 @@ def _take_surroundings(environment: dict[bytes, bytes], directory: bytes | None)
         os.chdir(directory)
 
 
+_INTERPRETER = os.path.join(os.path.dirname(__file__), "interpreter.py")
+
 # -- spares --------------------------------------------------------------------------------------------------
 
 
-def _await_order(orders: int) -> Command:
-    command: Command = pickle.loads(_receive_order(orders))
-    return command
-
-
-def _await_interpreter(orders: int) -> Command:
+def _await_interpreter(orders: int) -> task.Instruction:
     """The order is awaited by what replaces this process."""
     os.set_inheritable(orders, True)
-    return Argv((sys.executable, interpreter.__file__, str(orders)))
+    return task.EXECUTE, (sys.executable, _INTERPRETER, str(orders), str(LONGEST_MESSAGE))

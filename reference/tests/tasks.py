@@ -140,6 +140,11 @@ class CallsACoroutine:
         """The same as an object."""
 
 
+def tell_modules(path: str, *names: str) -> None:
+    """Write which of these modules were imported before this one looked."""
+    append(path, " ".join(name for name in names if name in sys.modules))
+
+
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     task: Any = globals()[name]

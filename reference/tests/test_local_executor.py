@@ -814,3 +814,52 @@ def test_a_function_of_a_script_runs(tmp_path: Path, method: str) -> None:
     )
     assert "('success', None)" in done.stdout, done.stderr
     assert path.read_text() == "told"
+
+
+# -- preload -------------------------------------------------------------------------------------------------
+
+
+def modules_found(tmp_path: Path, preload: list[str]) -> str:
+    """Which of three modules a task finds imported."""
+    executor = LocalExecutor(1, "forkserver", preload)
+    executor.start()
+    told = tmp_path / "told"
+    asked = ("xml.dom.minidom", "wave", "no_such_module")
+    executor.execute_async(key(), functools.partial(tasks.tell_modules, str(told), *asked))
+    executor.end()
+    assert executor.get_event_buffer() == {key(): ("success", None)}
+    return told.read_text().strip()
+
+
+def test_what_is_preloaded_is_there_and_nothing_else(tmp_path: Path) -> None:
+    assert modules_found(tmp_path, ["xml.dom.minidom"]) == "xml.dom.minidom"
+
+
+def test_what_cannot_be_preloaded_is_told_and_hurts_no_task(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert modules_found(tmp_path, ["no_such_module", "wave"]) == "wave"
+    assert "No module named 'no_such_module'" in capfd.readouterr().err
+
+
+def test_only_a_process_that_imports_nothing_else_preloads() -> None:
+    with pytest.raises(ValueError, match="preload is for start_method='forkserver', not 'spawn'"):
+        LocalExecutor(1, "spawn", ["wave"])
+
+
+# -- importing -----------------------------------------------------------------------------------------------
+
+
+def test_what_forks_tasks_is_small() -> None:
+    code = "import sys, executor_reference.zygote; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    heavy = {"dataclasses", "inspect", "multiprocessing", "threading", "traceback", "typing"}
+    assert not heavy & set(found.stdout.split())
+
+
+def test_the_package_tells_what_is_in_it() -> None:
+    import executor_reference
+
+    assert {"LocalExecutor", "TaskKey"} <= set(dir(executor_reference))
+    with pytest.raises(AttributeError, match="no attribute 'LocalExecuter'"):
+        executor_reference.LocalExecuter  # noqa: B018
