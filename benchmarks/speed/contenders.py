@@ -9,15 +9,15 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from benchmarks.speed import payload
@@ -64,7 +64,7 @@ class Contender:
     open: Callable[[int], Session]
     needs: str = ""
     interpreter: str = ""
-    environment: Mapping[str, str] = MappingProxyType({})
+    environment: Mapping[str, str] = field(default_factory=dict)
     tasks: int = 200
 
     @property
@@ -185,6 +185,62 @@ class _Driven(Session):
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+_AIRFLOW_2_PROGRAM = """\
+#!/bin/sh
+# The last word of the command is the payload's argument.
+for last; do :; done
+exec {python} -m {module} $last
+"""
+
+
+class _Airflow2(Session):
+    """Its LocalExecutor as its scheduler drives it; the far end of its command is the payload.
+
+    What ``airflow tasks run`` does itself (seconds of imports, a database) is left out.
+    """
+
+    def __init__(self, parallelism: int) -> None:
+        self._scratch = tempfile.mkdtemp(prefix="speed-")
+        os.environ.setdefault("AIRFLOW_HOME", self._scratch)
+        from airflow.cli import cli_parser
+        from airflow.cli.commands import task_command
+        from airflow.executors.local_executor import LocalExecutor
+
+        cli_parser.get_parser()  # which a scheduler has loaded when it forks
+        task_command.task_run = _pay_for_airflow
+        program = Path(self._scratch, "airflow")
+        program.write_text(_AIRFLOW_2_PROGRAM.format(python=shlex.quote(sys.executable), module=_MODULE))
+        program.chmod(0o755)
+        os.environ["PATH"] = os.pathsep.join([self._scratch, os.environ["PATH"]])
+        self._numbers = itertools.count()
+        self._finished = 0
+        self._executor = LocalExecutor(parallelism)
+        self._executor.start()
+
+    def submit(self, name: str, *arguments: str) -> None:
+        from airflow.models.taskinstancekey import TaskInstanceKey
+
+        key = TaskInstanceKey("benchmark", name, f"run-{next(self._numbers)}", 1, -1)
+        words = ["airflow", "tasks", "run", *key[:3], "--local", "--subdir", *(arguments or [""])]
+        self._executor.execute_async(key, words)
+
+    def finished(self) -> int:
+        self._executor.sync()
+        self._finished += len(self._executor.get_event_buffer())
+        return self._finished
+
+    def close(self) -> None:
+        self._executor.end()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _pay_for_airflow(args: Any) -> None:
+    if args.subdir:
+        payload.stamp(args.subdir)
+    elif args.task_id == payload.ten_milliseconds.__name__:
+        payload.ten_milliseconds()
+
+
 class _BareFork(Session):
     """``fork`` and ``wait``, and nothing else: what no isolating executor can beat without spares."""
 
@@ -292,12 +348,31 @@ CONTENDERS = [
 ]
 
 
+_AIRFLOW_2 = {"AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}
 _AIRFLOW_3 = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "benchmark-" * 8,
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
 }
 
 CONTENDERS += [
+    Contender(
+        "Airflow 2 LocalExecutor, fork",
+        True,
+        False,
+        _Airflow2,
+        interpreter="airflow2",
+        environment=_AIRFLOW_2,
+        tasks=30,
+    ),
+    Contender(
+        "Airflow 2 LocalExecutor, new interpreter",
+        True,
+        True,
+        _Airflow2,
+        interpreter="airflow2",
+        environment={**_AIRFLOW_2, "AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER": "True"},
+        tasks=30,
+    ),
     Contender(
         "Airflow 3 LocalExecutor, a callback",
         True,

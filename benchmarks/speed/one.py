@@ -67,7 +67,7 @@ def _queued_times(session: Session, tasks: int, gap: float) -> list[float]:
     with _fifo() as (path, descriptor):
         for number in range(_WARM_UP + tasks):
             until = time.monotonic() + gap
-            while time.monotonic() < until or session.finished() < number:
+            while session.finished() < number or time.monotonic() < until:
                 time.sleep(_NAP_S)
             submitted = time.monotonic_ns()
             session.submit("stamp", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable
@@ -68,6 +69,7 @@ def parse(command: object) -> Command:
 
 
 def _is_coroutine_function(command: Callable[..., object]) -> bool:
-    if inspect.iscoroutinefunction(command):
-        return True
-    return type(command) is not FunctionType and inspect.iscoroutinefunction(type(command).__call__)
+    plain = command.func if type(command) is functools.partial else command
+    if type(plain) is FunctionType and not plain.__dict__:  # nearly always; inspect takes a long way round
+        return bool(plain.__code__.co_flags & inspect.CO_COROUTINE)
+    return inspect.iscoroutinefunction(command) or inspect.iscoroutinefunction(type(command).__call__)

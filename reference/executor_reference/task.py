@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import atexit
+import functools
 import gc
 import os
 import pickle
@@ -128,7 +129,7 @@ def _flush() -> None:
             stream.flush()
 
 
-_REHEARSAL = pickle.dumps((CALL, _flush))
+_REHEARSAL = pickle.dumps((CALL, functools.partial(_flush)))
 
 
 def _status_of(exit_: SystemExit) -> int:
