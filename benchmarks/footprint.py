@@ -23,22 +23,12 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import weigh
 from executor_conformance.harness.memory import MB, ballast, private_bytes
 from executor_reference import LocalExecutor, TaskKey
 
 _HEAP = 500 * MB
 _TASKS, _WAITING, _REST_S = 10_000, 1_000_000, 10.0
-
-
-def collect_and_tell(path: str) -> None:
-    """A task: collect garbage and write down how much memory is private."""
-    gc.collect()
-    with open(path, "a") as file:
-        file.write(f"{private_bytes()}\n")
-
-
-def nothing() -> None:
-    """A task."""
 
 
 def run(executor: LocalExecutor, commands: list[Callable[[], None]], first: int = 0) -> None:
@@ -64,23 +54,23 @@ def worker(method: str) -> str:
     executor.start()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "bytes")
-        run(executor, [functools.partial(collect_and_tell, path)] * 10)
-        sizes = [int(line) for line in Path(path).read_text().split()]
+        run(executor, [functools.partial(weigh.weigh, path)] * 10)
+        sizes = [int(line) / 1024 for line in Path(path).read_text().split()]
     executor.end()
     del held
-    return f"{max(sizes) / MB:.1f} MB"
+    return f"{max(sizes):.1f} MB"
 
 
 def growth(method: str) -> str:
     """Of the host and of what stays beside it, over 10,000 tasks."""
     executor = LocalExecutor(2, method)
     executor.start()
-    run(executor, [nothing] * 500)
+    run(executor, [weigh.nothing] * 500)
     gc.collect()
     host, others = private_bytes() or 0, of_workers(executor)
     count = _TASKS if method != "spawn" else _TASKS // 10
     for first in range(0, count, 1000):
-        run(executor, [nothing] * min(1000, count), first)
+        run(executor, [weigh.nothing] * min(1000, count), first)
     gc.collect()
     grown = (private_bytes() or 0) - host, of_workers(executor) - others
     executor.end()
@@ -105,7 +95,7 @@ def wake_ups(method: str) -> str:
     """Context switches of the host and of what stays beside it, in ten seconds without a call."""
     executor = LocalExecutor(2, method)
     executor.start()
-    run(executor, [nothing] * 10)
+    run(executor, [weigh.nothing] * 10)
     processes = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
     time.sleep(1.0)
     before = [sum(process.num_ctx_switches()) for process in processes]
