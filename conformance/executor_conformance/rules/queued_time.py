@@ -3,8 +3,9 @@
 Queued time runs from the call of ``execute_async()`` to the first instruction of the task, by one monotonic
 clock.  Whether the task was forked or has a new interpreter is seen in its memory, and decides what it may
 cost: 0.1 s or 1.5 s, or 25 times what a fork or an interpreter costs on this machine, whichever is more.
-A median is decided sample by sample, until the word is wrong once in 10,000; one that is above its budget is
-taken again, with a budget that grows as the machine has become slower since its calibration.
+A median is decided sample by sample, until the word is wrong once in 10,000 (once in 400 where each takes
+seconds); one that is above its budget is taken again, with a budget that grows as the machine has become
+slower since its calibration.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _TIMES, _TIMES_TIGHT, _TIMES_LARGE = 25, 6, 4
 _TIGHT_S = 0.005
 #: Samples by which a plain case is decided, however slow the executor is.
 _ENOUGH = 12
+#: Where these take so many seconds, so many do if all of them are above: it will be asked again.
+_FEW, _SLOW_S = 5, 10.0
+#: After so many seconds it is not asked again.
+_LONG_S = 25.0
 #: The latest tasks may wait so many times longer than the median.
 _TAIL = 3
 _WARM_UP, _MOST, _MOST_OF_A_TAIL = 2, 120, 250
@@ -411,16 +416,20 @@ def _expect_median_within(
     :param is_of_now: the budget itself follows the machine.
     """
     allowed = 1.0
+    began = monotonic()
     for _ in range(_ROUNDS):
-        shares, samples, budget = _decide_median(trial, lambda probe: allowed * budget_s(probe))  # noqa: B023
+        is_above, samples, budget = _decide_median(trial, lambda probe: allowed * budget_s(probe))  # noqa: B023
         trial.measurements["queued_time"] = distribution(samples)
         trial.measurements["budget_s"] = round(budget, 6)
-        if shares.is_above is False:
+        if is_above is False:
             return
+        median = statistics.median(samples)
+        before = allowed
         if not is_of_now:
             allowed = max(allowed, min(trial.slowdown() for _ in range(3)))
-    median = statistics.median(samples)
-    if shares.is_above is None:
+        if monotonic() - began > _LONG_S and median > budget * allowed / before:
+            break  # so slow that there is no time for another round, and the machine is not the reason
+    if is_above is None:
         raise Inconclusive(
             f"after {len(samples)} tasks the median ({median:.4f} s) is too near to the budget of "
             f"{budget:.4f} s to be sure"
@@ -433,19 +442,26 @@ def _expect_median_within(
     )
 
 
-def _decide_median(trial: Trial, budget_s: Callable[[Probe], float]) -> tuple[ShareAbove, list[float], float]:
-    """The decision on the share of its budget that each sample took, the samples, and the last budget."""
+def _decide_median(
+    trial: Trial, budget_s: Callable[[Probe], float]
+) -> tuple[bool | None, list[float], float]:
+    """Whether the median is above its budget (``None`` for undecided), the samples, and the last budget."""
     subject = trial.started(parallelism=2)
+    began = monotonic()
     shares = ShareAbove(1.0)
-    samples = []
+    samples: list[float] = []
+    is_above = None
     for probe, seconds in _samples(subject, _MOST, at_least=_ENOUGH):
         samples.append(seconds)
         budget = budget_s(probe)
         shares.add(seconds / budget)
-        if shares.is_above is not None:
+        is_above = shares.is_above
+        if monotonic() - began > _SLOW_S and shares.above == len(samples) >= _FEW:
+            is_above = True
+        if is_above is not None:
             break
     subject.end()
-    return shares, samples, budget
+    return is_above, samples, budget
 
 
 # -- backlogs ------------------------------------------------------------------------------------------------
