@@ -28,7 +28,7 @@ from executor_conformance.harness.memory import MB, ballast, private_bytes
 from executor_reference import LocalExecutor, TaskKey
 
 _HEAP = 500 * MB
-_TASKS, _WAITING, _REST_S = 10_000, 1_000_000, 10.0
+_TASKS, _BATCH, _WAITING, _REST_S = 10_000, 500, 1_000_000, 10.0
 
 
 def run(executor: LocalExecutor, commands: list[Callable[[], None]], first: int = 0) -> None:
@@ -65,12 +65,13 @@ def growth(method: str) -> str:
     """Of the host and of what stays beside it, over 10,000 tasks."""
     executor = LocalExecutor(2, method)
     executor.start()
-    run(executor, [weigh.nothing] * 500)
+    count = _TASKS if method != "spawn" else _TASKS // 10
+    for first in range(0, 2 * _BATCH, _BATCH):  # as many at once as later: tables grow to their size
+        run(executor, [weigh.nothing] * _BATCH, first)
     gc.collect()
     host, others = private_bytes() or 0, of_workers(executor)
-    count = _TASKS if method != "spawn" else _TASKS // 10
-    for first in range(0, count, 1000):
-        run(executor, [weigh.nothing] * min(1000, count), first)
+    for first in range(0, count, _BATCH):
+        run(executor, [weigh.nothing] * _BATCH, first)
     gc.collect()
     grown = (private_bytes() or 0) - host, of_workers(executor) - others
     executor.end()
