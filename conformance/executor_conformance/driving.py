@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -27,6 +27,8 @@ class Capability(enum.Enum):
     EXIT_STATUS = "tasks that are commands with an exit status"
     ARGV = "argv commands"
     CALLABLE = "callable commands"
+    COROUTINE = "coroutine functions as commands"
+    ASYNC = "tasks that share an event loop, as is_async says"
     KEYS = "keys chosen by the caller"
     EVENT_FILTER = "an event buffer that can be drained for chosen DAGs"
     QUEUE_AND_CONFIG = "a queue and an executor_config for each task"
@@ -42,11 +44,13 @@ class Work:
 
     :param argv: the work as a command, or ``None`` where it can only be a callable.
     :param function: the same work as a picklable zero-argument callable, or ``None``.
+    :param coroutine: the same work as a picklable coroutine function without arguments, or ``None``.
     :param reference: the same work as an importable name and plain keyword arguments, or ``None``.
     """
 
     argv: Sequence[str] | None = None
     function: Callable[[], object] | None = None
+    coroutine: Callable[[], Coroutine[Any, Any, object]] | None = None
     reference: tuple[str, Mapping[str, Any]] | None = None
 
 

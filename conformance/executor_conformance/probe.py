@@ -64,21 +64,27 @@ def wait_at(gate: str) -> None:
     os.close(os.open(gate, os.O_RDONLY))
 
 
-def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
-    """Run the steps as the task ``probe``; returns the probe's name, or the bytes of a ``return`` step."""
+def begin(journal: str, probe: str) -> str:
+    """Record that a run of ``probe`` has started, and where; the id of that run."""
     run_id = f"{os.getpid()}.{_thread.get_ident()}.{_monotonic_ns()}.{next(_RUNS)}"
     host = getattr(sys, HOST_MARKER, 0)
     record(journal, "start", probe, run_id, os.getpid(), os.getppid(), os.getpgrp(), os.getsid(0), host)
+    return run_id
+
+
+def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
+    """Run the steps as the task ``probe``; returns the probe's name, or the bytes of a ``return`` step."""
+    run_id = begin(journal, probe)
     result: object = probe
     for step in steps:
         name, _, value = step.partition("=")
         if name == "return":
             result = b"r" * int(value)
-        elif name in _ENDINGS:
+        elif name in ENDINGS:
             record(journal, "finish", probe, run_id)
-            _ENDINGS[name](value)
+            ENDINGS[name](value)
         else:
-            _STEPS[name](journal, probe, run_id, value)
+            STEPS[name](journal, probe, run_id, value)
     record(journal, "finish", probe, run_id)
     return result
 
@@ -136,7 +142,8 @@ def _child(journal: str, probe: str, run_id: str, value: str) -> None:
             os._exit(0)
 
 
-def _note(journal: str, probe: str, run_id: str, value: str) -> None:
+def note(journal: str, probe: str, run_id: str, value: str) -> None:
+    """Record a text."""
     record(journal, "note", probe, run_id, value.encode("utf-8", "surrogateescape").hex())
 
 
@@ -227,7 +234,7 @@ def _mark(journal: str, probe: str, run_id: str, value: str) -> None:
 
 
 def _look(journal: str, probe: str, run_id: str, value: str) -> None:
-    _note(journal, probe, run_id, "marked" if _MARKS[value][1]() else "clean")
+    note(journal, probe, run_id, "marked" if _MARKS[value][1]() else "clean")
 
 
 def _own_status(field: str) -> int:
@@ -251,7 +258,7 @@ def _signals(journal: str, probe: str, run_id: str, value: str) -> None:
             ("handled by the host", getattr(handler, "__name__", "") == HOST_HANDLER),
         ):
             if is_so:
-                _note(journal, probe, run_id, f"{number.name} {how}")
+                note(journal, probe, run_id, f"{number.name} {how}")
 
 
 def _stdin(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -263,16 +270,16 @@ def _stdin(journal: str, probe: str, run_id: str, value: str) -> None:
             text = sys.stdin.readline()
     except (OSError, ValueError):
         pass  # closed: there is none
-    _note(journal, probe, run_id, text)
+    note(journal, probe, run_id, text)
 
 
 def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
-        _note(journal, probe, run_id, "none")
+        note(journal, probe, run_id, "none")
     else:
-        _note(journal, probe, run_id, "a terminal")
+        note(journal, probe, run_id, "a terminal")
 
 
 def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -282,14 +289,14 @@ def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
     # Its own file can be read even by a process that nobody else may look at.
     with open("/proc/self/smaps_rollup") as file:
         private = [int(line.split()[1]) for line in file if line.startswith("Private_")]
-    _note(journal, probe, run_id, str(sum(private)))
+    note(journal, probe, run_id, str(sum(private)))
 
 
 def _pad(journal: str, probe: str, run_id: str, value: str) -> None:
     return
 
 
-_STEPS = {
+STEPS = {
     "gate": _gate,
     "nap": _nap,
     "ignore": _ignore,
@@ -298,7 +305,7 @@ _STEPS = {
     "closeall": _close_all,
     "say": _say,
     "cry": _cry,
-    "note": _note,
+    "note": note,
     "mark": _mark,
     "look": _look,
     "signals": _signals,
@@ -365,7 +372,7 @@ def _end_hard(value: str) -> None:
     os._exit(int(value))
 
 
-_ENDINGS = {
+ENDINGS = {
     "exit": _end_by_exit,
     "_exit": _end_hard,
     "kill": _end_by_kill,

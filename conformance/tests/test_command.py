@@ -9,11 +9,20 @@ import pytest
 from conftest import Command
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn", "snapshot"])
-def test_the_reference_keeps_every_promise(judge: Command, start_method: str) -> None:
+@pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param(("LocalExecutor", "--executor-option=start_method=fork"), id="fork"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=spawn"), id="spawn"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=snapshot"), id="snapshot"),
+        pytest.param(("AsyncExecutor",), id="async"),
+    ],
+)
+def test_the_reference_keeps_every_promise(judge: Command, executor: tuple[str, ...]) -> None:
+    name, *options = executor
     judged = judge(
-        "--executor=executor_reference:LocalExecutor",
-        f"--executor-option=start_method={start_method}",
+        f"--executor=executor_reference:{name}",
+        *options,
         "--conformance-level=should",
         "--conformance-time-limit=900",
     )

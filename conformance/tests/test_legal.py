@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from executor_conformance.rules import Level, find
 from fixtures import judging, specimens
 
 
 @pytest.mark.parametrize("specimen", specimens.legal(), ids=lambda specimen: specimen.name)
 def test_what_is_right_is_not_called_wrong(specimen: specimens.Specimen) -> None:
-    outcome = judging.judge(specimen)
-    assert not outcome.having("failed", "inconclusive", "blocked"), outcome.story()
+    outcome = judging.judge(specimen, only=specimen.odd_in)
+    wrong = outcome.having("failed", "inconclusive", "blocked")
+    assert all(find(rule).level is Level.MAY for rule in wrong), outcome.story()
     assert outcome.having("passed"), outcome.output

@@ -1,13 +1,14 @@
-"""What a task may be: an argv, or a callable."""
+"""What a task may be: an argv, a callable, or a coroutine function."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import FunctionType
+from typing import Any
 
 from executor_reference.task import CALL, EXECUTE, RUN_MODULE, Instruction
 
@@ -43,14 +44,33 @@ class Call:
         return CALL, self.function
 
 
+@dataclass(frozen=True)
+class Await:
+    """A coroutine function without arguments; what it returns is dropped."""
+
+    function: Callable[[], Coroutine[Any, Any, object]]
+
+
 Command = Argv | Call
 
 
 def parse(command: object) -> Command:
-    """Check what was submitted.
+    """Check what was submitted to an executor without an event loop.
 
     :raises TypeError: it is neither a sequence of ``str`` nor a callable, or it is a coroutine function,
         which nobody here would await.
+    :raises ValueError: an argv that no system call could take.
+    """
+    parsed = parse_with_coroutines(command)
+    if isinstance(parsed, Await):
+        raise TypeError(f"a coroutine function needs an event loop, and this executor has none: {command!r}")
+    return parsed
+
+
+def parse_with_coroutines(command: object) -> Command | Await:
+    """Check what was submitted to an executor with an event loop.
+
+    :raises TypeError: it is neither a sequence of ``str`` nor a callable nor a coroutine function.
     :raises ValueError: an argv that no system call could take.
     """
     if isinstance(command, (list, tuple)):
@@ -63,9 +83,7 @@ def parse(command: object) -> Command:
         return Argv(tuple(command))
     if not callable(command):
         raise TypeError(f"a command is an argv or a callable, got {command!r}")
-    if _is_coroutine_function(command):
-        raise TypeError(f"a coroutine function needs an event loop, and this executor has none: {command!r}")
-    return Call(command)
+    return Await(command) if _is_coroutine_function(command) else Call(command)
 
 
 def _is_coroutine_function(command: Callable[..., object]) -> bool:

@@ -31,14 +31,14 @@ class Note:
         return self._page[self._LENGTH : self._LENGTH + length].decode(errors="ignore")
 
 
-def why_it_failed(status: int, note: Note) -> str | None:
+def why_it_failed(status: int, note: Note | None = None) -> str | None:
     """The reason in a wait status and in what the task itself has said; ``None`` for success."""
     if os.WIFSIGNALED(status):
         return f"killed by {_signal_name(os.WTERMSIG(status))}"
     code = os.WEXITSTATUS(status)
     if code == 0:
         return None
-    return note.read() or f"exit status {code}"
+    return (note.read() if note else "") or f"exit status {code}"
 
 
 def _signal_name(number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
-from executor_conformance.driving import DEFAULT, Adapter, Capability, Driver, Submission
+from executor_conformance.driving import DEFAULT, Adapter, Capability, Driver, Submission, Work
 
 
 class NativeDriver(Driver):
@@ -14,19 +14,31 @@ class NativeDriver(Driver):
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         kinds = getattr(executor, "command_kinds", None)
-        self.lacks = _what_is_lacking(kinds if isinstance(kinds, (frozenset, set)) else frozenset({"argv"}))
+        self.lacks = _what_is_lacking(
+            kinds if isinstance(kinds, (frozenset, set)) else frozenset({"argv"}),
+            is_async=getattr(executor, "is_async", False) is True,
+        )
 
     def start(self) -> None:
         self.executor.start()
 
     def submit(self, submission: Submission) -> None:
-        work = submission.work
-        as_argv = work.function is None or (Capability.ARGV not in self.lacks and work.argv is not None)
-        command = work.argv if as_argv else work.function
+        command = self._command_of(submission.work)
         if submission.priority is not None:
             self.executor.queue_command(submission.key, command, priority=submission.priority)
             return
         self.executor.execute_async(submission.key, command, **submission.extra)
+
+    def _command_of(self, work: Work) -> object:
+        """The work in the first form that there is and that the executor takes."""
+        forms = (
+            (Capability.ARGV, work.argv),
+            (Capability.CALLABLE, work.function),
+            (Capability.COROUTINE, work.coroutine),
+        )
+        there = {capability: form for capability, form in forms if form is not None}
+        taken = [form for capability, form in there.items() if capability not in self.lacks]
+        return (taken or list(there.values()))[0]
 
     def pump(self) -> None:
         # Looked up on the class too, so that a heartbeat which is None counts as none.
@@ -51,13 +63,17 @@ class NativeDriver(Driver):
         self.executor.terminate()
 
 
-def _what_is_lacking(kinds: Set[str]) -> dict[Capability, str]:
+def _what_is_lacking(kinds: Set[str], *, is_async: bool) -> dict[Capability, str]:
     lacks = {}
     if "argv" not in kinds:
         lacks[Capability.ARGV] = "its command_kinds has no argv"
         lacks[Capability.EXIT_STATUS] = "its command_kinds has no argv, and a call has no exit status"
     if "callable" not in kinds:
         lacks[Capability.CALLABLE] = "it does not say in command_kinds that it takes callables"
+    if "coroutine" not in kinds:
+        lacks[Capability.COROUTINE] = "it does not say in command_kinds that it takes coroutine functions"
+    if not is_async:
+        lacks[Capability.ASYNC] = "it does not say in is_async that it is async"
     return lacks
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from executor_conformance import coroutine_probe
 from executor_conformance import probe as probe_module
 from executor_conformance.contract import TaskKey
 from executor_conformance.driving import Work
@@ -63,6 +64,7 @@ class Gate:
         """Let everybody pass, now and from now on."""
         if self._descriptor < 0:
             self._descriptor = os.open(self.path, os.O_RDWR)
+            os.write(self._descriptor, b".")  # nobody reads it: coroutines see that it is there
 
 
 def _key(number: int) -> TaskKey:
@@ -97,6 +99,7 @@ class ProbeFactory:
             work=Work(
                 argv=[sys.executable, "-m", _MODULE, path, name, *steps],
                 function=functools.partial(probe_module.run, path, name, steps),
+                coroutine=functools.partial(coroutine_probe.run, path, name, steps),
                 reference=(f"{_MODULE}.run", {"journal": path, "probe": name, "steps": list(steps)}),
             ),
             journal=self.journal,

@@ -6,18 +6,19 @@ call under a deadline, pumps as a scheduler does, and keeps the history of what 
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import os
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from typing import Any, TypeVar
 
-from executor_conformance.contract import TERMINAL_STATES, TaskKey
+from executor_conformance.contract import SUCCESS, TERMINAL_STATES, TaskKey
 from executor_conformance.driving import ABSENT, Capability, Driver, Submission, Work
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard
@@ -439,6 +440,31 @@ class Trial:
     def _wait(
         self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
     ) -> bool:
+        try:
+            for nap in self._naps(condition, pump, budget_s):
+                sleep(nap)
+        except TimeoutError:
+            return False
+        return True
+
+    async def comes_true_on_loop(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None = None
+    ) -> bool:
+        """:meth:`comes_true` for a rule that is on an event loop itself, which goes on all the while."""
+        try:
+            for nap in self._naps(condition, pump, self.budgets.arrival_s):
+                await asyncio.sleep(nap)
+        except TimeoutError:
+            return False
+        return True
+
+    def _naps(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
+    ) -> Iterator[float]:
+        """The naps to be taken, in seconds, until the condition holds.
+
+        :raises TimeoutError: it does not.
+        """
         began = monotonic()
         nap = _SHORTEST_NAP_S
         rounds = 0
@@ -447,17 +473,17 @@ class Trial:
             if pump is not None:
                 pump()
             if condition():
-                return True
+                return
             # Both the clock and the number of looks must have passed: on a starved machine this process
             # gets few looks, and so does the executor.
             if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
                 # The budget is for the machine as it was when it was calibrated.
                 slowdown = 1.0 if extended or condition is _never else self.slowdown()
                 if slowdown < _SLOWDOWN_THAT_COUNTS:
-                    return False
+                    raise TimeoutError
                 extended = True
                 budget_s *= min(slowdown, _LARGEST_EXTENSION)
-            sleep(nap)
+            yield nap
             nap = min(nap * 1.5, _LONGEST_NAP_S)
             rounds += 1
 
@@ -515,6 +541,14 @@ class Subject:
         work = Work(function=probe.work.function, reference=probe.work.reference)
         self.trial.call("execute_async()", lambda: self.driver.submit(Submission(probe.key, work)))
         self.submitted.append(probe)
+
+    def submit_coroutine(self, *probes: Probe) -> None:
+        """Hand over tasks in their form as coroutine functions, whatever else is taken."""
+        for probe in probes:
+            work = Work(coroutine=probe.work.coroutine)
+            submission = Submission(probe.key, work)
+            self.trial.call("execute_async()", lambda: self.driver.submit(submission))  # noqa: B023
+            self.submitted.append(probe)
 
     def submit_raw(self, key: Any, command: Any) -> None:
         """Hand over what no scheduler would: any key, any command."""
@@ -643,6 +677,11 @@ class Subject:
         """Submit tasks and wait for their terminal events."""
         self.submit(*probes)
         self.await_terminal(*probes)
+
+    def comes_to_run(self, probe: Probe) -> bool:
+        """Whether it is run to its end and reported as ``success``."""
+        self.trial.comes_true(lambda: self.outcome(probe), pump=self.pump)
+        return self.outcome(probe) == SUCCESS and probe.finished
 
     def forget(self) -> None:
         """Keep nothing of the tasks so far, none of which is in flight: what grows then is the executor's."""

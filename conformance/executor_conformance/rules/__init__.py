@@ -33,6 +33,7 @@ CHAPTERS = (
     "memory",
     "faults",
     "isolation",
+    "asynchrony",
     "model",
 )
 

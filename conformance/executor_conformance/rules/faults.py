@@ -488,7 +488,7 @@ def _beside_others(
     """Run a bad task among good ones, twice: as a command and, if need be, as a callable."""
     for as_callable in (False, True) if callable_too else (False,):
         subject = trial.started(parallelism=2)
-        if as_callable and not subject.can(Capability.CALLABLE):
+        if as_callable and not (subject.can(Capability.CALLABLE) and _calls_have_processes(trial, subject)):
             return
         good = trial.probes(5)
         bad = trial.probe(*steps)
@@ -512,6 +512,16 @@ def _beside_others(
                 seen=f"{subject.outcome(probe)!r} with info {subject.info(probe)!r:.160}",
             )
         _expect_capacity(trial, subject, 2, f"after {what}")
+
+
+def _calls_have_processes(trial: Trial, subject: Subject) -> bool:
+    """Whether callables run elsewhere than in the host, which commands do in any case."""
+    if trial.facts.tasks_in_host:
+        return True  # the rule knows
+    probe = trial.probe()
+    subject.submit_callable(probe)
+    subject.await_terminal(probe)
+    return not any(run.pid == trial.host for run in probe.runs)
 
 
 @must()

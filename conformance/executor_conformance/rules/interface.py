@@ -7,14 +7,13 @@ is true.  Whether the work is then done right is for the chapters that follow.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import os
 import sys
 
 from executor_conformance import probe as probe_module
 from executor_conformance.contract import STATES, SUCCESS, TaskKey
 from executor_conformance.driving import DEFAULT, Capability
+from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable, Stalled
@@ -305,16 +304,8 @@ def command_kinds_tell_the_truth(trial: Trial) -> None:
             )
 
 
-async def _await_probe(journal: str, name: str) -> None:
-    await asyncio.sleep(0)
-    probe_module.run(journal, name)
-
-
-def _command_of_kind(kind: str, probe: object) -> object:
-    work, journal, name = probe.work, probe.journal.path, probe.name  # type: ignore[attr-defined]
-    if kind == "argv":
-        return work.argv
-    return work.function if kind == "callable" else functools.partial(_await_probe, journal, name)
+def _command_of_kind(kind: str, probe: Probe) -> object:
+    return {"argv": probe.work.argv, "callable": probe.work.function, "coroutine": probe.work.coroutine}[kind]
 
 
 @must()

@@ -1,0 +1,162 @@
+"""The suite's own task as a coroutine function: it waits without holding up its event loop.
+
+It runs on asyncio and on trio, whichever it finds itself on.
+
+:func:`run` takes the steps of :mod:`executor_conformance.probe`, and waits at a gate or takes a nap by giving
+way to others.  A cancellation is recorded as the note ``cancelled``.  It has some steps of its own:
+
+====================== ==============================================================================
+``block=SECONDS``   sleep without giving way
+``yield=N``         give way N times
+``shrug=PATH``      wait at the gate PATH, and heed no cancellation
+``cancel``          cancel itself
+``timeout``         wait in vain, for a short while, and raise ``TimeoutError``
+``context=TEXT``    set a context variable
+``look-context``    record what the context variable holds
+``generator``       leave an asynchronous generator unfinished, which records its end as a note
+``loop``            record the number of its event loop and that of its thread
+``lag=N``           take N naps of 10 ms, and record how late each ended, in microseconds
+====================== ==============================================================================
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from executor_conformance import probe as plain
+from executor_conformance.async_library import library
+
+_VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("executor_conformance", default="clean")
+_NAP_S = 0.01
+
+
+async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
+    """Run the steps as the task ``probe``; returns as :func:`executor_conformance.probe.run` does."""
+    run_id = plain.begin(journal, probe)
+    try:
+        result: object = probe
+        for step in steps:
+            name, _, value = step.partition("=")
+            if name == "return":
+                result = b"r" * int(value)
+            elif name in _STEPS:
+                await _STEPS[name](journal, probe, run_id, value)
+            elif name in _ENDINGS or name in plain.ENDINGS:
+                plain.record(journal, "finish", probe, run_id)
+                if name in plain.ENDINGS:
+                    plain.ENDINGS[name](value)
+                await _ENDINGS[name]()
+            else:
+                plain.STEPS[name](journal, probe, run_id, value)
+    except library().Cancelled:
+        plain.note(journal, probe, run_id, "cancelled")
+        raise
+    plain.record(journal, "finish", probe, run_id)
+    return result
+
+
+class Method:
+    """The same as an object that is called: a coroutine function which does not look like one."""
+
+    def __init__(self, journal: str, probe: str) -> None:
+        self._arguments = (journal, probe)
+
+    async def __call__(self) -> object:
+        return await run(*self._arguments)
+
+
+def context() -> str:
+    """What the context variable holds here."""
+    return _VARIABLE.get()
+
+
+async def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().wait_at(value)
+
+
+async def _nap(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().sleep(float(value))
+
+
+async def _block(journal: str, probe: str, run_id: str, value: str) -> None:
+    time.sleep(float(value))
+
+
+async def _yield(journal: str, probe: str, run_id: str, value: str) -> None:
+    for _ in range(int(value)):
+        await library().sleep(0)
+
+
+async def _shrug(journal: str, probe: str, run_id: str, value: str) -> None:
+    while True:
+        try:
+            return await library().wait_at(value)
+        except library().Cancelled:
+            plain.note(journal, probe, run_id, "shrugged")
+
+
+async def _set_context(journal: str, probe: str, run_id: str, value: str) -> None:
+    _VARIABLE.set(value)
+
+
+async def _look_context(journal: str, probe: str, run_id: str, value: str) -> None:
+    plain.note(journal, probe, run_id, _VARIABLE.get())
+
+
+async def _generator(journal: str, probe: str, run_id: str, value: str) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            plain.note(journal, probe, run_id, "generator closed")
+
+    generator = numbers()
+    _UNFINISHED.append(generator)
+    await generator.__anext__()
+
+
+_UNFINISHED: list[AsyncIterator[int]] = []
+
+
+async def _loop(journal: str, probe: str, run_id: str, value: str) -> None:
+    plain.note(journal, probe, run_id, f"{library().loop()} {threading.get_ident()}")
+
+
+async def _lag(journal: str, probe: str, run_id: str, value: str) -> None:
+    late = []
+    for _ in range(int(value)):
+        began = time.monotonic()
+        await library().sleep(_NAP_S)
+        late.append(max(0, int(1e6 * (time.monotonic() - began - _NAP_S))))
+    plain.note(journal, probe, run_id, " ".join(map(str, late)))
+
+
+_Step = Callable[[str, str, str, str], Coroutine[Any, Any, None]]
+_STEPS: dict[str, _Step] = {
+    "gate": _gate,
+    "nap": _nap,
+    "block": _block,
+    "yield": _yield,
+    "shrug": _shrug,
+    "context": _set_context,
+    "look-context": _look_context,
+    "generator": _generator,
+    "loop": _loop,
+    "lag": _lag,
+}
+
+
+async def _end_by_cancelling() -> None:
+    await library().cancel_oneself()
+
+
+async def _end_by_timeout() -> None:
+    await library().time_out(_NAP_S)
+
+
+_ENDINGS = {"cancel": _end_by_cancelling, "timeout": _end_by_timeout}

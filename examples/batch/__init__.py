@@ -1,0 +1,1 @@
+"""Jobs of AWS Batch, launched and watched by an async executor."""
