@@ -133,6 +133,7 @@ class Performance:
     _killed: bool = False
     _over: str = ""
     _over_ns: int = 0
+    _has_coroutines: bool = False
 
     def run(self) -> None:
         """Perform it to its end and judge the history.
@@ -141,6 +142,10 @@ class Performance:
         """
         self._began_ns = monotonic_ns()
         self._subject = self.trial.started(self.program.parallelism)
+        # A coroutine may have no process but the host, which a program with deaths in it would kill.
+        self._has_coroutines = self._subject.can(Capability.COROUTINE) and all(
+            step.do != "kill" for step in self.program.steps
+        )
         for step in self.program.steps:
             self._do(step)
         if not self._over:
@@ -321,9 +326,10 @@ class Performance:
         return _Task(number, self.trial.probe(*steps, key=key), fails)
 
     def _submit(self, step: Step, task: _Task) -> None:
-        self._tell(step.told(task.number))
+        as_coroutine = self._has_coroutines and task.probe.key.dag_id == DAGS[-1]
+        self._tell(step.told(task.number) + (", as a coroutine function" if as_coroutine else ""))
         task.submitted_ns = monotonic_ns()
-        self._subject.submit(task.probe)
+        (self._subject.submit_coroutine if as_coroutine else self._subject.submit)(task.probe)
         self._tasks.append(task)
 
     def _release(self, task: _Task) -> None:

@@ -78,6 +78,7 @@ OWNERS = {
         "lifecycle.two-executors-share-a-process",
         "parallelism.failed-tasks-give-their-slots-back",
         "parallelism.no-slot-stays-idle",
+        "asynchrony.what-blocks-by-nature-blocks-no-loop",
     ),
     Aside.MISREPORTED: (
         "states.no-terminal-event-before-the-end",

@@ -481,6 +481,36 @@ def a_blocking_coroutine_ends_nobody(trial: Trial) -> None:
         subject.expect_outcome(probe, SUCCESS, "a coroutine that blocks, or one beside it")
 
 
+@must(needs=_ASYNC, after=_IS_ASYNC)
+def what_blocks_by_nature_blocks_no_loop(trial: Trial) -> None:
+    """While a command or a callable runs, where the executor takes them, coroutines go on beside it.
+
+    Why: a program and a plain call cannot give way, so they have to be waited for elsewhere than on the loop.
+    Likely causes: a callable is called by the loop itself; ``subprocess.run`` in a coroutine.
+    Origin: the AsyncExecutor proposal (blocking work goes to threads or processes); apache/airflow#71380.
+    """
+    subject = trial.started(parallelism=4)
+    forms = (
+        ("command", Capability.ARGV, subject.submit),
+        ("callable", Capability.CALLABLE, subject.submit_callable),
+    )
+    taken = [(what, submit) for what, capability, submit in forms if subject.can(capability)]
+    if not taken:
+        raise NotApplicable("it takes coroutine functions only")
+    for what, submit in taken:
+        gate = trial.gate()
+        blocking, beside = trial.probe(gate.step), trial.probe("yield=3", "nap=0.01")
+        submit(blocking)
+        subject.await_started(blocking)
+        subject.submit_coroutine(beside)
+        went_on = trial.comes_true(lambda: beside.finished, pump=subject.pump)  # noqa: B023
+        gate.open()
+        expect(
+            went_on, awaited=f"a coroutine to go on beside a {what} that waits", seen=subject.story([beside])
+        )
+        subject.await_terminal(blocking, beside)
+
+
 @may(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.a-blocking-coroutine-ends-nobody"))
 def a_blocking_coroutine_is_named(trial: Trial) -> None:
     """A coroutine that blocks the event loop for a second is named in a log message or a warning.
@@ -547,16 +577,21 @@ def terminate_cancels_coroutines(trial: Trial) -> None:
     for probe in (*running, *waiting):
         subject.expect_outcome(probe, FAILED, "a coroutine that was terminated")
     in_host = [probe for probe in running if probe.runs[0].pid == trial.host]
-    cancelled = [probe for probe in in_host if "cancelled" in probe.runs[0].notes]
+    trial.comes_true(lambda: _cancelled(in_host) == len(in_host))
+    cancelled = _cancelled(in_host)
     gate.open()
     trial.quiet()
     late = [probe for probe in (*running, *waiting) if probe.finished]
     expect(not late, awaited="nothing of them to go on", seen=f"{len(late)} of 4 did")
     expect(
-        len(cancelled) == len(in_host),
+        cancelled == len(in_host),
         awaited=f"{len(in_host)} coroutines to be cancelled, so that they can clean up",
-        seen=f"{len(cancelled)} were when terminate() had returned",
+        seen=f"{cancelled} were",
     )
+
+
+def _cancelled(probes: Sequence[Probe]) -> int:
+    return sum("cancelled" in probe.runs[0].notes for probe in probes)
 
 
 @should(needs=(*_COROUTINES, Capability.TERMINATE), after=(*_BASICS, _CANCELS))
