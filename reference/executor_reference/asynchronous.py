@@ -162,6 +162,8 @@ class AsyncExecutor:
             except Unreachable as reason:
                 self._give_up(str(reason))
             self._stop()
+        elif not self._known and not self._submitted:
+            self._stop()
         self._collect()
 
     def terminate(self) -> None:
@@ -200,7 +202,10 @@ class AsyncExecutor:
 
         After :meth:`terminate` it waits for the tasks that were cancelled, as long as that would have.
         """
-        if self._home is None or self._over or not self._home.is_here:
+        if self._over and not self._tasks:
+            self._collect()
+            return
+        if self._home is None or not self._home.is_here:
             await asyncio.get_running_loop().run_in_executor(None, self.end)
             return
         self.end()
@@ -451,6 +456,8 @@ class AsyncExecutor:
             _tell(watcher, (try_.state, try_.reason))
         if not self._known:
             self._none_known.set()
+            if not self._accepting and self._watchdog:
+                self._watchdog.stop()  # on its caller's loop end() has returned long ago
 
     def _time_out(self, try_: _Try) -> None:
         if try_.task:

@@ -212,6 +212,30 @@ def test_between_two_runs_of_its_owner_the_end_runs_the_loop_itself() -> None:
 # -- for callers on a loop -----------------------------------------------------------------------------------
 
 
+def watchdogs() -> int:
+    return sum(thread.name == "loop-watchdog" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_nothing_watches_the_callers_loop_after_the_end(busy: bool) -> None:
+    async def main() -> None:
+        before = watchdogs()
+        executor = AsyncExecutor(2)
+        executor.start()
+        executor.execute_async(key(1), functools.partial(asyncio.sleep, 0.01))
+        await asyncio.sleep(0)
+        assert watchdogs() == before + 1
+        if not busy:
+            assert await executor.wait(key(1)) == SUCCESS
+        executor.end()
+        while executor.slots_occupied:
+            await asyncio.sleep(0)
+            executor.sync()
+        assert watchdogs() == before
+
+    asyncio.run(main())
+
+
 def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     """Run a test inside a running event loop, which has to be empty in the end."""
 
