@@ -119,6 +119,7 @@ def document(
         "<!-- written by `python -m benchmarks.leaks --write docs/leaks.md`; do not edit -->",
         "",
         f"`{_RULE}`, {runs} runs of each; Python {platform.python_version()}, {os.cpu_count()} processors.",
+        "The load is what the benchmark starts beside it; the machine may have had other work.",
         "",
         "| bytes a task | " + " | ".join(f"load: {load}" for load in loads) + " |",
         "|---:|" + "---|" * len(loads),
