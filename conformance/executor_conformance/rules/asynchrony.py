@@ -213,7 +213,7 @@ def _disguises(trial: Trial) -> list[tuple[str, Probe, object]]:
 # -- one coroutine -------------------------------------------------------------------------------------------
 
 
-@must(needs=_COROUTINES, after=_KINDS)
+@must(needs=_COROUTINES, after=(*_KINDS, "states.no-terminal-event-before-the-end"))
 def coroutine_functions_are_awaited(trial: Trial) -> None:
     """A coroutine function runs to its last instruction, once, and ``success`` is reported after that.
 
