@@ -75,6 +75,8 @@ class Watchdog:
                 if not self._is_idle() or self._stopped.is_set():
                     self._awake.set()
                 continue
+            if asyncio.current_task(self._loop) is None:
+                continue  # nobody is at it: asking would only wake the loop
             self._sign_of_life.clear()
             try:
                 self._loop.call_soon_threadsafe(self._sign_of_life.set)

@@ -1,0 +1,1 @@
+"""What it costs to launch and to watch remote jobs on one core."""
