@@ -128,10 +128,19 @@ ABSENT = _Absent()
 DEFAULT = _Absent()
 
 
+#: What a family lacks unless it says that it does not: most have never heard of it.
+_WITHOUT_COROUTINES = {
+    Capability.COROUTINE: "the family runs no coroutine functions",
+    Capability.ASYNC: "the family runs no coroutine functions",
+}
+
+
 class Adapter(abc.ABC):
     """One family of executors."""
 
     family: ClassVar[str]
+    #: Whether executors of this family may run coroutine functions.
+    takes_coroutines: ClassVar[bool] = False
     #: What the family lacks, and why; rules that need it are not applicable.
     lacks: ClassVar[Mapping[Capability, str]] = {}
     #: The methods that every executor of this family has.
@@ -140,6 +149,10 @@ class Adapter(abc.ABC):
     words: ClassVar[Mapping[str, str]] = {}
     #: What of the family's own the suite puts something else in the place of, and what; told in the report.
     replaces: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        if not cls.takes_coroutines:
+            cls.lacks = {**_WITHOUT_COROUTINES, **cls.lacks}
 
     @classmethod
     @abc.abstractmethod

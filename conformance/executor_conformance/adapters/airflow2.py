@@ -101,7 +101,6 @@ class Airflow2Adapter(Adapter):
     words: ClassVar = {"execute_async()": "queue_command()", "pump": "heartbeat()"}
     lacks: ClassVar = {
         Capability.COROUTINE: "an Airflow 2 command is airflow tasks run and nothing else",
-        Capability.ASYNC: "the family has no is_async",
         Capability.ARGV: "an Airflow 2 command is airflow tasks run and nothing else",
         Capability.CALLABLE: "an Airflow 2 command is airflow tasks run and nothing else",
         Capability.RESULTS: "an Airflow 2 task returns nothing to the scheduler",

@@ -116,7 +116,6 @@ class Airflow3Adapter(Adapter):
     words: ClassVar = {"execute_async()": "queue_workload()", "pump": "heartbeat()"}
     lacks: ClassVar = {
         Capability.COROUTINE: "an Airflow 3 workload names a callable, which its worker calls",
-        Capability.ASYNC: "the family has no is_async",
         Capability.ARGV: "an Airflow 3 workload names a callable, not a command line",
         Capability.QUEUE_AND_CONFIG: "an Airflow 3 callback workload has neither queue nor executor_config",
         Capability.EVENT_FILTER: "an Airflow 3 callback belongs to no DAG, so the filter does not concern it",

@@ -121,6 +121,7 @@ class AsyncioAdapter(Adapter):
     """Recognised by ``submit``, one of ``shutdown``, ``aclose`` and ``close``, and ``is_async = True``."""
 
     family = "asyncio"
+    takes_coroutines = True
     required_methods: ClassVar = ("submit",)
     words: ClassVar = {**FuturesAdapter.words, "end()": "its shutdown"}
     lacks: ClassVar = {

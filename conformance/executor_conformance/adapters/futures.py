@@ -79,7 +79,6 @@ class FuturesAdapter(Adapter):
     }
     lacks: ClassVar = {
         Capability.COROUTINE: "submit() hands back what the call returns, a coroutine too",
-        Capability.ASYNC: "the family has no is_async",
         Capability.START: "a concurrent.futures executor is started by its constructor",
         Capability.INERT_CONSTRUCTOR: "a concurrent.futures executor is started by its constructor",
         Capability.TERMINATE: "concurrent.futures has no terminate()",

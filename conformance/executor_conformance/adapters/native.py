@@ -36,9 +36,10 @@ class NativeDriver(Driver):
             (Capability.CALLABLE, work.function),
             (Capability.COROUTINE, work.coroutine),
         )
-        there = {capability: form for capability, form in forms if form is not None}
-        taken = [form for capability, form in there.items() if capability not in self.lacks]
-        return (taken or list(there.values()))[0]
+        there = [(capability, form) for capability, form in forms if form is not None]
+        taken = [form for capability, form in there if capability not in self.lacks]
+        # What is no command in any form is for the executor to refuse.
+        return next(iter(taken or [form for _, form in there]), None)
 
     def pump(self) -> None:
         # Looked up on the class too, so that a heartbeat which is None counts as none.
@@ -81,6 +82,7 @@ class NativeAdapter(Adapter):
     """Recognised by ``execute_async``, ``sync`` and ``end``."""
 
     family = "native"
+    takes_coroutines = True
     required_methods: ClassVar = ("start", "execute_async", "sync", "get_event_buffer", "end", "terminate")
     lacks: ClassVar = {
         Capability.RESULTS: "the info of a native event is the executor's own affair",
