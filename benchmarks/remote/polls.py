@@ -21,7 +21,4 @@ class _OneByOne(Monitor):
 class PollingJobs(Jobs):
     """What :class:`Jobs` would be without its monitor, as thread pools and most triggers are."""
 
-    async def open(self) -> None:
-        """Connect, and have a queue made."""
-        await super().open()
-        self._monitor = _OneByOne(self.calls, self._interval_s)
+    watched_by = _OneByOne

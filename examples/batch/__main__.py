@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at a job")
     parser.add_argument("--endpoint", metavar="URL", help="a server that runs; default: one of our own")
     parser.add_argument("--core", type=int, help="processor to stay on; the server gets another")
-    add_options(parser, Conduct(seconds=60.0, fail=0.02, throttle=0.1, errors=0.01))
+    add_options(parser, Conduct(seconds=120.0, fail=0.02, throttle=0.1, errors=0.01))
     return parser.parse_args()
 
 

@@ -54,6 +54,8 @@ class Jobs:
     :param lag_s: the time from a doubtful submission to the look for its job.
     """
 
+    watched_by: type[Monitor] = Monitor
+
     def __init__(self, endpoint: str, interval_s: float = 2.0, lag_s: float = 1.0) -> None:
         self.submitted = 0
         self.adopted = 0
@@ -81,7 +83,7 @@ class Jobs:
             )
         )
         self.calls = Calls(client)
-        self._monitor = Monitor(self.calls, self._interval_s)
+        self._monitor = self.watched_by(self.calls, self._interval_s)
         self._open.push_async_callback(self._monitor.close)
         try:
             await self._make_queue()
