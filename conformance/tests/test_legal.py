@@ -1,4 +1,7 @@
-"""No legal executor, however odd, fails a rule; and no rule stays undecided on one."""
+"""No legal executor, however odd, fails a rule; and no rule stays undecided on one.
+
+Each is judged where it is odd (``odd_in``); ``benchmarks/stability.py`` judges it by every rule.
+"""
 
 from __future__ import annotations
 
