@@ -89,7 +89,13 @@ def no_task_waits_far_longer(trial: Trial) -> None:
     )
 
 
-@should(needs=(Capability.ARGV,), after=("queued_time.the-first-instruction-comes-soon",))
+@should(
+    needs=(Capability.ARGV,),
+    after=(
+        "interface.runs-other-programs-as-they-stand",
+        "queued_time.the-first-instruction-comes-soon",
+    ),
+)
 def a_fork_is_faster_than_an_interpreter(trial: Trial) -> None:
     """Where some tasks are forked and others get a new interpreter, the forked ones start sooner.
 
