@@ -9,11 +9,14 @@ were submitted meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
+import inspect
 import itertools
 import os
 import sys
+import threading
 import types
 import warnings
 from collections import deque
@@ -22,6 +25,7 @@ from typing import Any
 
 from executor_reference import awaiting
 from executor_reference.commands import Argv, Await, Command, parse_with_coroutines
+from executor_reference.endings import text_of
 from executor_reference.limits import Gate, Limit
 from executor_reference.loops import CallersLoop, Unreachable, running_or_own
 from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TERMINAL, TRANSITIONS
@@ -65,7 +69,8 @@ class AsyncExecutor:
     """Runs coroutine functions on an event loop, programs and blocking calls beside it.
 
     Started inside a running loop it uses that one: nothing there is blocked, and it is left as it was.  Else
-    it makes a loop of its own, in a thread.  Call it from one lasting thread, as a scheduler does.
+    it makes a loop of its own, in a thread.  Call it from one lasting thread, as a scheduler does; its tasks
+    may submit others.
 
     Coroutine functions share a process and a thread, so they are isolated by their context variables only; a
     program has a process of its own.  Programs and blocking calls are for the few that a loop of coroutines
@@ -79,7 +84,7 @@ class AsyncExecutor:
         seconds, with a warning.
     :param watchdog_s: a task that blocks the loop for so many seconds is named in a warning of the logger
         ``executor_reference``, with its stack; ``None``: nobody looks.
-    :raises ValueError: for any other parallelism or number of threads; nothing has been started then.
+    :raises ValueError: for any other number of tasks, threads or seconds; nothing has been started then.
     """
 
     is_async = True
@@ -99,6 +104,11 @@ class AsyncExecutor:
             raise ValueError(f"parallelism must be an int from 0 (no limit) up, got {parallelism!r}")
         if type(threads) is not int or threads < 1:
             raise ValueError(f"threads must be an int from 1 up, got {threads!r}")
+        if not _is_a_time(patience_s):
+            raise ValueError(f"patience_s must be seconds above 0, got {patience_s!r}")
+        for name, seconds in {"timeout_s": timeout_s, "watchdog_s": watchdog_s}.items():
+            if seconds is not None and not _is_a_time(seconds):
+                raise ValueError(f"{name} must be seconds above 0, or None, got {seconds!r}")
         self.parallelism = parallelism
         self._threads = threads
         self._limits = dict(limits or {})
@@ -111,7 +121,7 @@ class AsyncExecutor:
         # the scheduler's
         self._arrivals = itertools.count()
         self._in_flight: dict[Key, _Try] = {}  # until sync() has seen its end
-        self._staged: list[_Waiting] = []  # until the next heartbeat
+        self._staged: deque[_Waiting] = deque()  # until the next heartbeat
         self._events: dict[Key, Event] = {}
         # between the two: tries to be started, tries that have ended, and whether the loop was told
         self._submitted: deque[_Waiting] = deque()
@@ -121,9 +131,12 @@ class AsyncExecutor:
         self._home: CallersLoop | None = None
         self._waiting: list[_Waiting] = []  # a heap
         self._tasks: dict[asyncio.Task[str | None], _Try] = {}  # what runs
+        self._beginning: _Try | None = None  # some loops run a new task at once, before anybody knows it
+        self._programs = awaiting.Programs()
         self._filling = False
         self._known = 0  # tries that were taken over and have not ended
         self._none_known = asyncio.Event()
+        self._closing = threading.Lock()
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -166,6 +179,10 @@ class AsyncExecutor:
             self._stop()
         self._collect()
 
+    def _end_after_others(self) -> None:
+        with self._closing:
+            self.end()
+
     def terminate(self) -> None:
         """Cancel what runs, drop what waits, and report all of it ``failed``.
 
@@ -182,15 +199,17 @@ class AsyncExecutor:
             for try_ in running.values():
                 self._settle(try_, _TERMINATED)
             self._loop.call_later(self._patience_s, _warn_of_stubborn, running)
+            self._leave_loop_if_idle()
             stubborn = {}
         else:
             stubborn = self._tasks
             try:
-                # for the loop itself to answer, and for tasks to heed their cancellation
-                stubborn = self._home.carry_out(self._stop_all(), 2 * self._patience_s)
+                stubborn = self._home.carry_out(self._stop_all(), self._patience_s)
             except Unreachable as reason:
                 self._give_up(str(reason))
+                self._programs.kill_all()
                 self._home.abandon()
+                self._leave_loop()
                 self._over = True
             else:
                 self._stop(stubborn)
@@ -201,12 +220,16 @@ class AsyncExecutor:
         """:meth:`end` for callers on a loop: waits without blocking it.
 
         After :meth:`terminate` it waits for the tasks that were cancelled, as long as that would have.
+
+        :raises RuntimeError: a task of this executor would have to wait for its own end.
         """
+        if asyncio.current_task() in self._tasks:
+            raise RuntimeError("a task cannot wait for the end of the executor that runs it")
         if self._over and not self._tasks:
             self._collect()
             return
         if self._home is None or not self._home.is_here:
-            await asyncio.get_running_loop().run_in_executor(None, self.end)
+            await asyncio.get_running_loop().run_in_executor(None, self._end_after_others)
             return
         self.end()
         await self._until_none_is_known()
@@ -260,10 +283,10 @@ class AsyncExecutor:
             raise RuntimeError(f"the event loop of this executor was closed, so it cannot take {key!r}")
         if key in self._in_flight:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
-        parsed = parse_with_coroutines(command)
-        gate = queue if queue in self._gates else None
-        try_ = self._in_flight[key] = _Try(key, parsed, gate)
-        self._staged.append((-priority, next(self._arrivals), try_))
+        try_ = _Try(key, parse_with_coroutines(command), queue if queue in self._gates else None)
+        entry = (-priority, next(self._arrivals), try_)
+        self._in_flight[key] = try_
+        self._staged.append(entry)
 
     def heartbeat(self) -> None:
         """One round of the scheduler's loop."""
@@ -294,10 +317,14 @@ class AsyncExecutor:
         if key in self._in_flight:
             loop = asyncio.get_running_loop()
             event: asyncio.Future[Event] = loop.create_future()
-            self._in_flight[key].watchers.append(event)
+            watchers = self._in_flight[key].watchers
+            watchers.append(event)
             if self._ended:  # it may have ended before it was watched
                 self.sync()
-            await event
+            try:
+                await event
+            finally:
+                watchers.remove(event)
             self.sync()
             self._events.pop(key, None)
             return event.result()
@@ -334,8 +361,9 @@ class AsyncExecutor:
 
     def _hand_over(self) -> None:
         if self._staged and self._home is not None:
-            self._submitted.extend(self._staged)
-            self._staged.clear()
+            with contextlib.suppress(IndexError):
+                while True:  # a task that submits may be at it, too: each moves what it gets
+                    self._submitted.append(self._staged.popleft())
             # The loop forgets that it was told before it looks, so whatever it has not seen it is told of.
             if not self._told:
                 self._told = True
@@ -345,8 +373,9 @@ class AsyncExecutor:
                     pass  # closed, as _collect() finds out
 
     def _collect(self) -> None:
-        if self._in_flight and self._home is not None and self._loop.is_closed():
+        if self._home is not None and not self._over and self._loop.is_closed():
             self._give_up("its event loop was closed")
+            self._leave_loop()
         while self._ended:
             try_ = self._ended.popleft()
             del self._in_flight[try_.key]
@@ -357,7 +386,7 @@ class AsyncExecutor:
     def _give_up(self, reason: str) -> None:
         """The loop will do nothing more: whatever is in flight has failed."""
         ended = set(self._ended)
-        for try_ in self._in_flight.values():
+        for try_ in self._in_flight.copy().values():
             if try_ not in ended:
                 if try_.state not in TERMINAL:
                     try_.move(FAILED)
@@ -366,10 +395,20 @@ class AsyncExecutor:
 
     def _stop(self, stubborn: Collection[asyncio.Task[str | None]] = ()) -> None:
         assert self._home is not None
-        if self._watchdog:
-            self._watchdog.stop()
+        self._leave_loop(0.0 if self._home.is_here else self._patience_s)
         self._home.close(self._patience_s, stubborn)
         self._over = True
+
+    def _leave_loop_if_idle(self) -> None:
+        """On its caller's loop, where :meth:`end` returned long ago, nobody else does."""
+        if not (self._accepting or self._known or self._submitted or self._tasks):
+            self._leave_loop()
+
+    def _leave_loop(self, patience_s: float = 0.0) -> None:
+        """Let the threads go that serve the loop."""
+        if self._watchdog:
+            self._watchdog.stop()
+        self._programs.close(patience_s)
 
     # -- on the loop -----------------------------------------------------------------------------------------
 
@@ -407,10 +446,14 @@ class AsyncExecutor:
         self._fill_slots()
 
     def _begin(self, try_: _Try) -> None:
+        if try_.state in TERMINAL:  # it was given up while the loop was blocked
+            return
         try_.move(RUNNING)
         context, try_.context = try_.context, None
         assert context is not None
+        self._beginning = try_
         task = try_.task = context.run(self._loop.create_task, self._run(try_.command))
+        self._beginning = None
         self._tasks[task] = try_
         task.add_done_callback(self._task_done)
         if self._timeout_s is not None:
@@ -418,28 +461,41 @@ class AsyncExecutor:
             task.add_done_callback(lambda _: timer.cancel())
 
     async def _run(self, command: Command | Await) -> str | None:
-        """Why it failed, or ``None``; nothing but a cancellation leaves it."""
+        """Why it failed, or ``None``; a cancellation leaves it, and nothing else but Ctrl-C."""
+        assert self._home is not None
         try:
             if isinstance(command, Await):
                 await command.function()
             elif isinstance(command, Argv):
-                return await awaiting.program(command.words)
+                return await self._programs.run(command.words)
             else:
                 value = await awaiting.call(command.function, self._call_slots)
-                if isinstance(value, types.CoroutineType):  # a lambda around a coroutine function
+                if inspect.isawaitable(value):  # a lambda around a coroutine function
                     await value
         except asyncio.CancelledError:
             raise
+        except KeyboardInterrupt as error:
+            if not self._home.is_ours:  # it is meant for whoever runs the loop
+                raise
+            return _why(error)
         except SystemExit as exit_:
-            return None if exit_.code in (None, 0) else f"SystemExit: {exit_.code}"
+            return _why_exited(exit_)
         except BaseException as error:  # also what would leave the loop by way of the task
-            return f"{type(error).__name__}: {_text_of(error)}"
+            return _why(error)
         return None
 
     def _task_done(self, task: asyncio.Task[str | None]) -> None:
         try_ = self._tasks.pop(task)
-        self._settle(try_, "it was cancelled" if task.cancelled() else task.result())
+        if try_.gate is not None:
+            self._gates[try_.gate].leave()
+        if task.cancelled():
+            self._settle(try_, "it was cancelled")
+        else:
+            error = task.exception()
+            self._settle(try_, task.result() if error is None else _why(error))
         self._fill_slots()
+        if self._home and not self._home.is_ours:
+            self._leave_loop_if_idle()
 
     def _settle(self, try_: _Try, reason: str | None) -> None:
         """The last move of a try: to success if there is no reason against it."""
@@ -449,15 +505,11 @@ class AsyncExecutor:
         try_.move(SUCCESS if try_.reason is None else FAILED)
         try_.task = None
         self._known -= 1
-        if try_.gate is not None and try_.context is None:
-            self._gates[try_.gate].leave()
         self._ended.append(try_)
         for watcher in try_.watchers:
             _tell(watcher, (try_.state, try_.reason))
         if not self._known:
             self._none_known.set()
-            if not self._accepting and self._watchdog:
-                self._watchdog.stop()  # on its caller's loop end() has returned long ago
 
     def _time_out(self, try_: _Try) -> None:
         if try_.task:
@@ -467,9 +519,9 @@ class AsyncExecutor:
 
     def _leave_behind(self, try_: _Try) -> None:
         """It keeps its slot, for it still runs."""
-        if try_.task:
-            _warn_of_stubborn({try_.task: try_})
+        if task := try_.task:
             self._settle(try_, None)
+            _warn_of_stubborn({task: try_})
 
     def _cancel_all(self) -> None:
         self._take_over_nothing()
@@ -494,7 +546,9 @@ class AsyncExecutor:
         self._cancel_all()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=self._patience_s)
-            await asyncio.sleep(0)  # for what is called when they are done
+            # The time may have passed before each had a turn: one to begin, to be cancelled, to be done.
+            for _ in range(3):
+                await asyncio.sleep(0)
         for try_ in self._tasks.values():
             self._settle(try_, _TERMINATED)
         return self._tasks.copy()
@@ -507,7 +561,7 @@ class AsyncExecutor:
                 await asyncio.sleep(0)  # the loop was told, and is about to take over
 
     def _name_of(self, task: asyncio.Task[Any]) -> str | None:
-        try_ = self._tasks.get(task)
+        try_ = self._tasks.get(task) or self._beginning
         return None if try_ is None else f"task {try_.key!r}"
 
 
@@ -537,11 +591,20 @@ def _tell(watcher: asyncio.Future[Event], event: Event) -> None:
         pass  # its loop is closed: nobody waits
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "its text cannot be had"
+def _why(error: BaseException) -> str:
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def _why_exited(exit_: SystemExit) -> str | None:
+    """As a process would that exits so."""
+    code = exit_.code
+    if code is None or (type(code) is int and code & 0xFF == 0):
+        return None
+    return _why(exit_)
+
+
+def _is_a_time(seconds: object) -> bool:
+    return isinstance(seconds, (int, float)) and seconds > 0
 
 
 def _dag(key: Any) -> object:

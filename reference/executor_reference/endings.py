@@ -41,6 +41,14 @@ def why_it_failed(status: int, note: Note | None = None) -> str | None:
     return (note.read() if note else "") or f"exit status {code}"
 
 
+def text_of(error: BaseException) -> str:
+    """What an exception says, whatever its ``__str__`` does."""
+    try:
+        return str(error)
+    except BaseException:
+        return "its text cannot be had"
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name

@@ -53,7 +53,7 @@ class Gate:
     def add(self, entry: Any) -> None:
         """Something more that waits; entries are compared by ``<``."""
         heapq.heappush(self._waiting, entry)
-        if self._usher is None:
+        if self._usher is None or self._usher.done():  # a loop may run a new task to its end at once
             self._usher = asyncio.get_running_loop().create_task(self._let_pass())
 
     def leave(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+#: At what a loop is busy with, within the time that it may give no sign of life.
+_LOOKS = 8
 
 
 class Unreachable(Exception):
@@ -16,6 +20,8 @@ class Unreachable(Exception):
 
 class CallersLoop:
     """The running loop, which goes on as it was when the executor has ended."""
+
+    is_ours = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -31,20 +37,43 @@ class CallersLoop:
     def carry_out(self, coroutine: Coroutine[Any, Any, Result], patience_s: float | None = None) -> Result:
         """Run a coroutine on the loop from outside of it, and wait for its result.
 
-        :param patience_s: how long, in seconds; ``None``: for ever.
-        :raises Unreachable: the loop is closed, or did not answer.
+        :param patience_s: how long the loop may give no sign of life, in seconds; ``None``: for ever.
+        :raises Unreachable: the loop is closed, or blocked, or its owner ends it.
         """
         if self.loop.is_closed():
             coroutine.close()
             raise Unreachable("its event loop was closed")
-        if not self.loop.is_running():  # between two run_until_complete() of its owner
-            return self.loop.run_until_complete(coroutine)
+        if not self.loop.is_running():
+            return self._between_runs(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         waited = threading.Event()
         future.add_done_callback(lambda _: waited.set())
-        if not waited.wait(patience_s):
-            raise Unreachable(f"its event loop has been blocked for {patience_s:.1f} s")
-        return future.result()
+        while not waited.wait(patience_s):
+            self._expect_sign_of_life(patience_s)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise Unreachable("its event loop was ended") from None
+
+    def _between_runs(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """The owner of the loop is between two of its ``run_until_complete()``."""
+        return self.loop.run_until_complete(coroutine)
+
+    def _expect_sign_of_life(self, patience_s: float | None) -> None:
+        alive = threading.Event()
+        try:
+            self.loop.call_soon_threadsafe(alive.set)
+        except RuntimeError:
+            raise Unreachable("its event loop was closed") from None
+        # A loop with thousands of tasks takes long to come round; blocked it is if one of them is at it all along.
+        looks = 0
+        suspect = asyncio.current_task(self.loop)
+        while not alive.wait(None if patience_s is None else patience_s / _LOOKS):
+            at_it = asyncio.current_task(self.loop)
+            looks = looks + 1 if at_it is suspect else 0
+            suspect = at_it
+            if looks == _LOOKS:
+                raise Unreachable(f"its event loop has been blocked for {patience_s:.1f} s")
 
     def close(self, patience_s: float, stubborn: Collection[asyncio.Task[Any]] = ()) -> None:
         """The executor has ended."""
@@ -58,6 +87,8 @@ class CallersLoop:
 class OwnLoop(CallersLoop):
     """A loop in a thread of its own, uvloop's where that is installed."""
 
+    is_ours = True
+
     def __init__(self) -> None:
         super().__init__(_new_loop())
         self._patience_s = 0.0
@@ -68,6 +99,10 @@ class OwnLoop(CallersLoop):
         self.loop.call_soon(running.set)
         self._thread.start()
         running.wait()
+
+    def _between_runs(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        coroutine.close()
+        raise Unreachable("its event loop has ended")
 
     def close(self, patience_s: float, stubborn: Collection[asyncio.Task[Any]] = ()) -> None:
         """Stop what tasks have left behind, close their generators, and the loop.

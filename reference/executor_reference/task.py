@@ -21,6 +21,7 @@ import runpy
 import signal
 import sys
 
+from executor_reference.endings import text_of
 from executor_reference.linux import close_private_descriptors, die_with_parent
 
 TYPE_CHECKING = False  # typing's own would import typing
@@ -55,7 +56,7 @@ def become_task(
     except BaseException as error:
         sys.__excepthook__(*sys.exc_info())
         if os.getpid() == task:  # and not what the task has forked
-            fail(f"{type(error).__name__}: {_text_of(error)}")
+            fail(f"{type(error).__name__}: {text_of(error)}")
     finally:
         _leave(status)
 
@@ -140,13 +141,6 @@ def _status_of(exit_: SystemExit) -> int:
         return exit_.code & 0xFF
     print(exit_.code, file=sys.stderr)
     return 1
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "its text cannot be had"
 
 
 def reset_signal(number: int) -> None:

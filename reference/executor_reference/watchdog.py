@@ -54,8 +54,13 @@ class Watchdog:
         self._loops_thread = threading.get_ident()
         self._awake.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="loop-watchdog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, name="loop-watchdog", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine is out of threads: tasks go on unwatched until there is one
+                self._awake.clear()
+            else:
+                self._thread = thread
 
     def stop(self) -> None:
         """For good; does not need the loop."""

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import itertools
 import logging
+import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from executor_reference import AsyncExecutor, Limit, TaskKey, delay
@@ -50,6 +56,14 @@ def until(executor: AsyncExecutor, count: int) -> dict[Any, Any]:
         events |= executor.get_event_buffer()
         pause.wait(0.001)
     return events
+
+
+def until_true(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.001)
 
 
 @pytest.fixture
@@ -110,6 +124,41 @@ def test_a_failure_has_its_reason(build: Any, command: Any, reason: str) -> None
     state, info = until(executor, 1)[key(1)]
     assert state == "failed"
     assert info.startswith(reason)
+
+
+class _Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class _UnspeakableCode:
+    def __eq__(self, other: object) -> bool:
+        raise OSError
+
+    def __str__(self) -> str:
+        raise OSError
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(_Unspeakable(), "_Unspeakable: its text cannot be had", id="error"),
+        pytest.param(SystemExit(_UnspeakableCode()), "SystemExit: its text cannot be had", id="exit"),
+        pytest.param(SystemExit(256), None, id="exit-status-of-a-byte"),
+    ],
+)
+def test_an_error_that_cannot_be_told_is_a_failure_like_any(
+    build: Any, error: BaseException, reason: str | None
+) -> None:
+    executor = build(2)
+
+    async def fail() -> None:
+        raise error
+
+    executor.execute_async(key(1), fail)
+    executor.execute_async(key(2), nothing)
+    assert until(executor, 2) == {key(1): ("failed", reason) if reason else SUCCESS, key(2): SUCCESS}
+    executor.end()
 
 
 def test_a_call_that_returns_a_coroutine_is_awaited(build: Any) -> None:
@@ -175,6 +224,126 @@ def test_a_blocked_loop_does_not_hold_up_the_termination(build: Any) -> None:
     assert {event[0] for event in events.values()} == {"failed"}
     assert set(events) == {key(1), key(2)}
     let_go.set()
+
+
+def test_no_program_outlives_a_termination_beside_a_blocked_loop(build: Any, tmp_path: Path) -> None:
+    executor = build(2, patience_s=0.05)
+    let_go = threading.Event()
+    pid_file = tmp_path / "pid"
+
+    async def block() -> None:
+        while not pid_file.exists():
+            await asyncio.sleep(0)
+        let_go.wait()
+
+    script = 'echo $$ > "$0.new"; mv "$0.new" "$0"; sleep 3600'
+    executor.execute_async(key(1), ["sh", "-c", script, str(pid_file)])
+    executor.execute_async(key(2), block)
+    executor.execute_async(key(3), nothing)
+    while not pid_file.exists():
+        executor.sync()
+    pid = int(pid_file.read_text())
+    with pytest.warns(RuntimeWarning, match="left behind"):
+        executor.terminate()
+    assert {event[0] for event in executor.get_event_buffer().values()} == {"failed"}
+    until_true(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    let_go.set()
+    until_true(lambda: not psutil.pid_exists(pid))
+    executor.sync()
+    assert executor.get_event_buffer() == {}
+
+
+def test_a_loop_that_is_only_busy_is_not_given_up(build: Any) -> None:
+    executor = build(0, patience_s=0.2)
+    started = []
+    count = 5_000
+
+    async def wait() -> None:
+        started.append(True)
+        try:
+            await for_ever()
+        finally:
+            math.factorial(1_000)  # so that all of them together take longer than the patience
+
+    for number in range(count):
+        executor.execute_async(key(number), wait)
+    until_true(lambda: len(started) == count)
+    executor.terminate()
+    assert set(executor.get_event_buffer().values()) == {("failed", "terminated")}
+
+
+def test_programs_are_not_started_by_the_loops_thread(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = build(2)
+    threads = []
+    popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return popen(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    executor.execute_async(key(1), ["true"])
+    assert until(executor, 1) == {key(1): SUCCESS}
+    assert threads == ["program-starter"]
+
+
+def test_its_tasks_may_submit_others_while_the_scheduler_does(build: Any) -> None:
+    executor = build(0)
+    numbers = itertools.count(1_000_000)
+
+    async def submit() -> None:
+        for _ in range(50):
+            executor.execute_async(key(next(numbers)), nothing)
+            await asyncio.sleep(0)
+
+    for number in range(200):
+        executor.execute_async(key(number), submit if number % 10 == 0 else nothing)
+    assert set(until(executor, 200 + 20 * 50).values()) == {SUCCESS}
+    assert executor.slots_occupied == 0
+
+
+def test_a_refused_submission_leaves_nothing_behind(build: Any) -> None:
+    executor = build(2)
+    with pytest.raises(TypeError):
+        executor.queue_command(key(1), nothing, priority=None)
+    executor.queue_command(key(1), nothing)
+    assert until(executor, 1) == {key(1): SUCCESS}
+
+
+def test_a_task_cannot_wait_for_the_end_of_its_executor() -> None:
+    async def main() -> None:
+        async with AsyncExecutor(2) as executor:
+            executor.execute_async(key(1), executor.aclose)
+            state, reason = await executor.wait(key(1))
+            assert (state, reason) == (
+                "failed",
+                "RuntimeError: a task cannot wait for the end of the executor that runs it",
+            )
+
+    asyncio.run(main())
+
+
+def test_without_a_thread_for_the_watchdog_tasks_go_on_unwatched(
+    build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = build(2)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "loop-watchdog":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    executor.execute_async(key(1), nothing)
+    assert until(executor, 1) == {key(1): SUCCESS}
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "patience_s", "watchdog_s"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1"])
+def test_seconds_that_are_none_are_refused(name: str, seconds: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be seconds above 0.*{seconds!r}"):
+        AsyncExecutor(**{name: seconds})
 
 
 def test_a_loop_that_its_owner_has_closed_fails_what_was_on_it() -> None:
@@ -328,6 +497,19 @@ async def test_it_runs_on_the_callers_loop() -> None:
     assert found == [asyncio.get_running_loop()]
 
 
+@on_a_loop
+async def test_nothing_is_kept_of_those_who_no_longer_wait() -> None:
+    async with AsyncExecutor(1) as executor:
+        executor.execute_async(key(1), for_ever)
+        waiting = [asyncio.create_task(executor.wait(key(1))) for _ in range(50)]
+        await asyncio.sleep(0)
+        for one in waiting:
+            one.cancel()
+        await asyncio.wait(waiting)
+        assert executor._in_flight[key(1)].watchers == []
+        executor.terminate()
+
+
 def test_one_that_has_its_own_loop_can_be_awaited_from_another(build: Any) -> None:
     executor = build(2)
 
@@ -421,6 +603,30 @@ def test_a_queue_starts_no_faster_than_it_is_allowed(build: Any) -> None:
     until(executor, 15)
     # A burst of 5, and then one every 20 ms, at the earliest.
     assert starts[-1] - starts[0] >= 0.19
+
+
+def test_what_does_not_heed_its_timeout_keeps_its_place_in_the_queue(build: Any) -> None:
+    executor = build(4, timeout_s=0.01, patience_s=0.01, limits={"api": Limit(concurrency=1)})
+    let_go = threading.Event()
+    executor.execute_async(key(1), functools.partial(heedless, let_go), queue="api")
+    executor.execute_async(key(2), nothing, queue="api")
+    with pytest.warns(RuntimeWarning, match="did not heed cancellation"):
+        events = until(executor, 1)
+    assert list(events) == [key(1)]
+    assert key(2) in executor.queued_tasks
+    let_go.set()
+    assert until(executor, 1) == {key(2): SUCCESS}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks since Python 3.12")
+@on_a_loop
+async def test_a_limit_holds_on_a_loop_that_runs_new_tasks_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    async with AsyncExecutor(4, limits={"api": Limit(concurrency=1)}) as executor:
+        for number in range(4):
+            executor.execute_async(key(number), nothing, queue="api")
+            assert await executor.wait(key(number)) == SUCCESS
 
 
 def test_what_waits_for_a_limit_holds_no_slot(build: Any) -> None:
