@@ -3,7 +3,8 @@
 It runs on asyncio and on trio, whichever it finds itself on.
 
 :func:`run` takes the steps of :mod:`executor_conformance.probe`, and waits at a gate or takes a nap by giving
-way to others.  A cancellation is recorded as the note ``cancelled``.  It has some steps of its own:
+way to others.  A cancellation is recorded as the note ``cancelled``, and as ``cleaned up`` when it has waited
+for a moment after that.  It has some steps of its own:
 
 ====================== ==============================================================================
 ``block=SECONDS``   sleep without giving way
@@ -54,6 +55,7 @@ async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
                 plain.STEPS[name](journal, probe, run_id, value)
     except library().Cancelled:
         plain.note(journal, probe, run_id, "cancelled")
+        await _clean_up(journal, probe, run_id)
         raise
     plain.record(journal, "finish", probe, run_id)
     return result
@@ -62,8 +64,8 @@ async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
 class Method:
     """The same as an object that is called: a coroutine function which does not look like one."""
 
-    def __init__(self, journal: str, probe: str) -> None:
-        self._arguments = (journal, probe)
+    def __init__(self, journal: str, probe: str, steps: Sequence[str] = ()) -> None:
+        self._arguments = (journal, probe, steps)
 
     async def __call__(self) -> object:
         return await run(*self._arguments)
@@ -72,6 +74,16 @@ class Method:
 def context() -> str:
     """What the context variable holds here."""
     return _VARIABLE.get()
+
+
+async def _clean_up(journal: str, probe: str, run_id: str) -> None:
+    try:
+        await library().sleep(_NAP_S)
+    except GeneratorExit:  # nobody has ever come back to it
+        raise
+    except library().Cancelled:  # some libraries cancel again and again whoever asks for no shield
+        pass
+    plain.note(journal, probe, run_id, "cleaned up")
 
 
 async def _gate(journal: str, probe: str, run_id: str, value: str) -> None:

@@ -65,7 +65,7 @@ class CallersLoop:
             self.loop.call_soon_threadsafe(alive.set)
         except RuntimeError:
             raise Unreachable("its event loop was closed") from None
-        # A loop with thousands of tasks takes long to come round; one of them that is at it all along blocks it.
+        # A loop with thousands of tasks takes long to come round; one that is at it all along blocks it.
         looks = 0
         suspect = asyncio.current_task(self.loop)
         while not alive.wait(None if patience_s is None else patience_s / _LOOKS):

@@ -99,6 +99,15 @@ def _look(process: psutil.Process) -> Process | None:
         return None
 
 
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far, in seconds, to a hundredth; 0 for one that is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
     process = look(pid)

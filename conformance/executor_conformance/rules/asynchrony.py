@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import statistics
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from executor_conformance import coroutine_probe
 from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
+from executor_conformance.harness.linux import monotonic, sleep
 from executor_conformance.harness.loops import open_loops, overheard, running_loops, things_on_loops
 from executor_conformance.harness.memory import private_bytes
 from executor_conformance.harness.probes import Gate, Probe
@@ -46,7 +47,11 @@ _SLEEP_S, _LITTLE_MORE_S, _OVERHEAD_FACTOR = 1.0, 1.0, 5
 #: A machine that was held up once is not the executor's fault.
 _TRIES = 3
 _LAG_S, _LAG_FACTOR = 0.02, 10
-_COST_OF_WAITING = 32_768
+_COST_OF_WAITING, _THREADS_OF_WAITING = 20_480, 250
+#: In a row: a timer that has just gone off is to be seen again before long.
+_LOOKS = 8
+#: Of a processor, and for how long it is looked at.
+_IDLE_SHARE, _IDLE_S = 0.1, 0.4
 #: Loops that share the tasks between them are as good as one.
 _MOST_LOOPS = 4
 
@@ -71,7 +76,11 @@ def is_async_tells_the_truth(trial: Trial) -> None:
     probes = trial.probes(2 * _MOST_LOOPS, "loop", gate.step)
     if subject.can(Capability.COROUTINE):
         subject.submit_coroutine(*probes)
-        subject.await_started(*probes)
+        subject.until(
+            lambda: all(probe.runs and probe.runs[0].notes for probe in probes),
+            awaited=f"{len(probes)} coroutine functions to start",
+            seen=lambda: subject.story(probes),
+        )
         loops = {(probe.runs[0].pid, *probe.runs[0].notes) for probe in probes}
         gate.open()
         expect(
@@ -138,7 +147,8 @@ def an_unawaited_coroutine_is_no_success(trial: Trial) -> None:
     Why: a coroutine function that is called, and not awaited, has done nothing; and what was put on somebody
     else's loop is run by whoever owns that, or never.
     Likely causes: whatever can be called is called; only functions are looked at, not objects with an
-    asynchronous ``__call__``; the result is handed to ``asyncio.ensure_future``.
+    asynchronous ``__call__``; it is taken one step and dropped; the result is handed to
+    ``asyncio.ensure_future``.
     Origin: apache/airflow pull requests 5788 and 6984 (the AsyncExecutor proposal: one interface for both).
     """
     _leave_family_without_coroutines(trial)
@@ -199,13 +209,14 @@ def _leave_taker_of_coroutines(trial: Trial) -> None:
 
 def _disguises(trial: Trial) -> list[tuple[str, Probe, object]]:
     """Coroutine functions, as plain and as hidden as callers have them."""
-    plain, hidden = trial.probes(2)
+    steps = ("yield=2", "nap=0.01")  # so that its first step is not its last
+    plain, hidden = trial.probes(2, *steps)
     return [
         ("a coroutine function", plain, plain.work.coroutine),
         (
             "an object with an asynchronous __call__",
             hidden,
-            coroutine_probe.Method(trial.journal.path, hidden.name),
+            coroutine_probe.Method(trial.journal.path, hidden.name, steps),
         ),
     ]
 
@@ -254,7 +265,7 @@ def a_broken_coroutine_fails_alone(trial: Trial) -> None:
     Why: all of them share a loop, and some of these leave a loop by way of the task, or pass for a
     cancellation by somebody else.
     Likely causes: only ``Exception`` is caught, and ``CancelledError`` and ``SystemExit`` are none; tasks are
-    gathered, so that the first failure cancels the rest.
+    gathered, so that the first failure cancels the rest; a cancelled one never gives its slot back.
     Origin: apache/airflow#64476 (an exception of the payload kills the scheduler); asyncio's Task, which
     raises SystemExit out of the loop.
     """
@@ -274,6 +285,16 @@ def a_broken_coroutine_fails_alone(trial: Trial) -> None:
         subject.await_terminal(beside, after)
         for good in (beside, after):
             subject.expect_outcome(good, SUCCESS, f"a coroutine beside or after one that ends by {step}")
+    gate = trial.gate()
+    full = trial.probes(3, gate.step)
+    subject.submit_coroutine(*full)
+    subject.until(
+        lambda: all(probe.started for probe in full),
+        awaited="3 coroutines at once after others have failed, with parallelism=3",
+        seen=lambda: f"{sum(probe.started for probe in full)}",
+    )
+    gate.open()
+    subject.await_terminal(*full)
 
 
 @must(needs=_ASYNC, after=_IS_ASYNC)
@@ -352,7 +373,8 @@ def sleeping_together_costs_one_sleep(trial: Trial) -> None:
     """A thousand coroutines that sleep for one second are over in little more than one second.
 
     Why: waiting costs nothing, so that one core is enough for thousands.
-    Likely causes: a pause between two submissions or two collections; tasks are awaited one after the other.
+    Likely causes: a pause between two submissions or two collections; tasks are awaited one after the other;
+    what takes long is given up and run once more.
     Origin: the AsyncExecutor proposal (1000s of batch jobs are launched and monitored on one core).
     """
     for _ in range(_TRIES):
@@ -363,6 +385,8 @@ def sleeping_together_costs_one_sleep(trial: Trial) -> None:
         probes = trial.probes(_THOUSAND, f"nap={_SLEEP_S}")
         subject.submit_coroutine(*probes)
         subject.await_terminal(*probes)
+        bad = [probe for probe in probes if subject.outcome(probe) != SUCCESS or len(probe.runs) != 1]
+        expect(not bad, awaited="a sleep to be run once, to its end", seen=subject.story(bad[:3]))
         took = _span_s(probes)
         allowed = _LITTLE_MORE_S + _OVERHEAD_FACTOR * (without - _SLEEP_S) + _SLEEP_S
         trial.measurements.update(took_s=round(took, 3), without_executor_s=round(without, 3))
@@ -399,9 +423,30 @@ def thousands_do_not_slow_the_loop(trial: Trial) -> None:
     )
 
 
+@should(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.thousands-do-not-slow-the-loop"))
+def thousands_that_wait_take_no_processor(trial: Trial) -> None:
+    """While three thousand coroutines wait and nobody calls the executor, it takes less than a tenth of a
+    processor.
+
+    Why: jobs that run for hours are waited for that long, and the processor has others to serve.
+    Likely causes: each task has a timer that looks whether it is done; a loop asks all tasks in turn.
+    Origin: the AsyncExecutor proposal (1000s of batch jobs are launched and monitored on one core).
+    """
+    _, gate, _ = _waiting(trial, _THOUSANDS)
+    share = min(_processor_share(trial) for _ in range(_TRIES))
+    gate.open()
+    trial.measurements["processor_share"] = round(share, 4)
+    allowed = _IDLE_SHARE * trial.budgets.scale
+    expect(
+        share < allowed,
+        awaited=f"less than {allowed:.0%} of a processor while {_THOUSANDS} coroutines wait",
+        seen=f"{share:.1%}",
+    )
+
+
 @must(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.a-thousand-wait-at-once"))
 def a_waiting_coroutine_costs_little_memory(trial: Trial) -> None:
-    """A coroutine that waits costs less than 32 KiB of memory.
+    """A coroutine that waits costs less than 20 KiB of memory, and no thread.
 
     Why: of a hundred thousand that is the memory of a machine.
     Likely causes: a thread for each task; a connection or a buffer of its own that nobody uses yet.
@@ -414,9 +459,10 @@ def a_waiting_coroutine_costs_little_memory(trial: Trial) -> None:
     warm.end()
     probes = trial.probes(_THOUSAND, (gate := trial.gate()).step)
     subject = trial.started(_THOUSAND)
-    before = _private_bytes_of_all(trial)
+    before, threads_before = _private_bytes_of_all(trial), processes.thread_count()
     _submit_and_await(subject, probes)
     cost = (_private_bytes_of_all(trial) - before) / _THOUSAND
+    threads = processes.thread_count() - threads_before
     gate.open()
     subject.await_terminal(*probes)
     trial.measurements["bytes_a_task"] = round(cost)
@@ -424,6 +470,11 @@ def a_waiting_coroutine_costs_little_memory(trial: Trial) -> None:
         cost < _COST_OF_WAITING,
         awaited=f"less than {_COST_OF_WAITING / 1024:.0f} KiB for each of {_THOUSAND} coroutines that wait",
         seen=f"{cost / 1024:.1f} KiB",
+    )
+    expect(
+        threads < _THREADS_OF_WAITING,
+        awaited=f"no thread for each of {_THOUSAND} coroutines that wait",
+        seen=f"{threads} threads more",
     )
 
 
@@ -543,11 +594,12 @@ def the_end_waits_for_coroutines(trial: Trial) -> None:
 
     Why: what was accepted is finished, on whatever it runs.
     Likely causes: the loop is stopped while tasks are on it; its thread is a daemon that nobody joins; only
-    what has started is awaited.
+    what has started is awaited, or for a second only.
     Origin: the contract (end() finishes what was accepted); asyncio.run, which cancels what is left.
     """
     subject = trial.started(parallelism=2)
-    probes = trial.probes(6, "yield=2", "nap=0.03")
+    # One takes longer than the second that is granted to those who are in a hurry.
+    probes = [trial.probe("nap=1.5"), *trial.probes(5, "yield=2", "nap=0.03")]
     subject.submit_coroutine(*probes)
     subject.end()
     ended = sum(probe.finished for probe in probes)
@@ -559,11 +611,12 @@ def the_end_waits_for_coroutines(trial: Trial) -> None:
 
 @must(needs=(*_COROUTINES, Capability.TERMINATE), after=(*_BASICS, *_TERMINATION))
 def terminate_cancels_coroutines(trial: Trial) -> None:
-    """``terminate()`` cancels the coroutines that run, drops those that wait, and reports all of them
-    ``failed``.
+    """``terminate()`` cancels the coroutines that run, so that they can clean up, starts none of those that
+    wait, and reports all of them ``failed``.
 
     Why: a cancelled coroutine can close what it has opened; one that is only forgotten cannot.
-    Likely causes: the loop is stopped and its tasks are left where they are; what waits is forgotten.
+    Likely causes: the loop is stopped and its tasks are left where they are, or in the middle of their
+    ``finally``; what waits is forgotten, or takes the slots of those that were cancelled.
     Origin: the contract (terminate() stops now); asyncio.run, which cancels what is left.
     """
     subject = trial.started(parallelism=2)
@@ -577,21 +630,23 @@ def terminate_cancels_coroutines(trial: Trial) -> None:
     for probe in (*running, *waiting):
         subject.expect_outcome(probe, FAILED, "a coroutine that was terminated")
     in_host = [probe for probe in running if probe.runs[0].pid == trial.host]
-    trial.comes_true(lambda: _cancelled(in_host) == len(in_host))
-    cancelled = _cancelled(in_host)
+    trial.comes_true(lambda: _noted(in_host, "cleaned up") == len(in_host))
+    cancelled, cleaned_up = _noted(in_host, "cancelled"), _noted(in_host, "cleaned up")
     gate.open()
     trial.quiet()
     late = [probe for probe in (*running, *waiting) if probe.finished]
     expect(not late, awaited="nothing of them to go on", seen=f"{len(late)} of 4 did")
+    begun = [probe for probe in waiting if probe.started]
+    expect(not begun, awaited="nothing that waited to be started", seen=f"{len(begun)} of 2 were")
     expect(
-        cancelled == len(in_host),
-        awaited=f"{len(in_host)} coroutines to be cancelled, so that they can clean up",
-        seen=f"{cancelled} were",
+        cancelled == cleaned_up == len(in_host),
+        awaited=f"{len(in_host)} coroutines to be cancelled, and to wait for 10 ms while they clean up",
+        seen=f"{cancelled} were cancelled, and {cleaned_up} went on after they had waited",
     )
 
 
-def _cancelled(probes: Sequence[Probe]) -> int:
-    return sum("cancelled" in probe.runs[0].notes for probe in probes)
+def _noted(probes: Sequence[Probe], note: str) -> int:
+    return sum(note in probe.runs[0].notes for probe in probes)
 
 
 @should(needs=(*_COROUTINES, Capability.TERMINATE), after=(*_BASICS, _CANCELS))
@@ -674,7 +729,8 @@ def a_running_loop_is_left_intact(trial: Trial) -> None:
 
     Why: the loop is that of an application, with other things on it; it goes on when the executor has ended.
     Likely causes: run_until_complete() on a loop that runs; the loop is stopped or closed like one's own; all
-    its tasks are cancelled at the end; a call waits for a task which waits for the loop.
+    its tasks are cancelled at the end, its generators closed, its threads shut down; a timer sets itself
+    anew; a call waits for a task which waits for the loop.
     Origin: the AsyncExecutor proposal (join a running loop, or make one).
     """
 
@@ -682,6 +738,9 @@ def a_running_loop_is_left_intact(trial: Trial) -> None:
         loop = asyncio.get_running_loop()
         before = asyncio.all_tasks()
         settings = _settings_of(loop)
+        timers = _timers_of(loop)
+        numbers = _numbers()
+        await numbers.__anext__()
         subject = trial.started(parallelism=4)
         ticking = loop.create_task(_tick(ticks := [0]))
         gate = trial.gate()
@@ -709,11 +768,28 @@ def a_running_loop_is_left_intact(trial: Trial) -> None:
             not strange(), awaited="no task of the executor on the loop", seen=f"{len(strange())} are left"
         )
         expect(
+            await _next_of(numbers) == 2,
+            awaited="an asynchronous generator of the caller's to go on",
+            seen="it was closed",
+        )
+        await loop.run_in_executor(None, int)  # which raises if the loop's own threads were shut down
+        expect(
             _settings_of(loop) == settings,
             awaited="the loop's exception handler, task factory and debug mode as they were",
             seen="another one",
         )
         ticking.cancel()
+        looks: list[bool] = []
+
+        def calm() -> bool:
+            looks.append(_timers_of(loop) <= timers)
+            return all(looks[-_LOOKS:]) and len(looks) >= _LOOKS
+
+        expect(
+            await trial.comes_true_on_loop(calm),
+            awaited="no timer of the executor on the loop",
+            seen="some are left",
+        )
 
     _run(on_a_loop())
 
@@ -795,6 +871,25 @@ async def _tick(ticks: list[int]) -> None:
         ticks[0] += 1
 
 
+async def _numbers() -> AsyncGenerator[int, None]:
+    yield 1
+    yield 2
+
+
+async def _next_of(numbers: AsyncGenerator[int, None]) -> int | None:
+    try:
+        return await numbers.__anext__()
+    except StopAsyncIteration:
+        return None
+    finally:
+        await numbers.aclose()
+
+
+def _timers_of(loop: asyncio.AbstractEventLoop) -> int:
+    """How many will go off, where the loop lets that be seen."""
+    return sum(not timer.cancelled() for timer in getattr(loop, "_scheduled", ()))
+
+
 def _settings_of(loop: asyncio.AbstractEventLoop) -> tuple[object, ...]:
     return loop.get_exception_handler(), loop.get_task_factory(), loop.get_debug()
 
@@ -837,7 +932,18 @@ def _lag_s(trial: Trial, subject: Subject) -> float:
     subject.submit_coroutine(canary)
     subject.await_terminal(canary)
     subject.expect_outcome(canary, SUCCESS, "a coroutine that takes naps")
+    expect(
+        len(canary.runs) == 1, awaited="one run of a coroutine that takes naps", seen=subject.story([canary])
+    )
     return statistics.median(map(int, canary.runs[0].notes[0].split())) / 1e6
+
+
+def _processor_share(trial: Trial) -> float:
+    """Processor time of the host and its processes, for each second, while nobody calls the executor."""
+    pids = [trial.host, *(process.pid for process in trial.processes())]
+    before, began = sum(map(processes.cpu_s, pids)), monotonic()
+    sleep(_IDLE_S)
+    return (sum(map(processes.cpu_s, pids)) - before) / (monotonic() - began)
 
 
 def _private_bytes_of_all(trial: Trial) -> int:

@@ -42,6 +42,12 @@ def _two_running(trial: Trial, *steps: str) -> tuple[Subject, Gate, Probe, Probe
     return subject, gate, doomed, other
 
 
+def _need_another_process(one: Probe, other: Probe) -> None:
+    """Of tasks that share a process, as coroutines do, none can be spared when it is killed or stopped."""
+    if one.runs[0].pid == other.runs[0].pid:
+        raise NotApplicable("its tasks share a process, as was seen by their pid")
+
+
 def _kill_worker(trial: Trial, doomed: Probe, other: Probe, number: int = signal.SIGKILL) -> int:
     worker = workers_of(trial, [doomed, other])[0]
     processes.kill(worker, number)
@@ -180,6 +186,7 @@ def the_other_tasks_go_on(trial: Trial) -> None:
     Origin: concurrent.futures' BrokenProcessPool; agronholm/apscheduler#362; apache/airflow#71380.
     """
     subject, gate, doomed, other = _two_running(trial)
+    _need_another_process(doomed, other)
     waiting = trial.probes(3)
     subject.submit(*waiting)
     subject.pump()
@@ -407,6 +414,7 @@ def a_stopped_worker_holds_up_nobody(trial: Trial) -> None:
     stopped, other = trial.probes(2, gate.step)
     subject.submit(stopped, other)
     subject.await_started(stopped, other)
+    _need_another_process(stopped, other)
     worker = workers_of(trial, [stopped, other])[0]
     processes.kill(worker, signal.SIGSTOP)
     quick = trial.probes(6)
