@@ -67,7 +67,7 @@ def noisy(chance: random.Random, value: Callable[[int], float]) -> Iterator[int]
 
 def grows(value: Callable[[int], float], seed: int = 1) -> bool:
     source = noisy(random.Random(seed), value)
-    return goes_on([next(source)], source, least=_LEAST, windows=3)
+    return bool(goes_on([next(source)], source, least=_LEAST, windows=5))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,8 @@ def grows(value: Callable[[int], float], seed: int = 1) -> bool:
         pytest.param(lambda number: 20e6 if number >= 2 else 0, id="step"),
         pytest.param(lambda number: 20e6 * (number >= 2) + 20e6 * (number >= 5), id="two steps"),
         pytest.param(lambda number: 2e6 * min(number, 5), id="fills up"),
+        pytest.param(lambda number: 640e3 * min(number, 25), id="fills up with the thousandth task"),
+        pytest.param(lambda number: 640e3 * min(number, 36), id="fills up in the last window"),
         pytest.param(lambda number: 5e6 * (number % 2), id="up and down"),
         pytest.param(lambda number: -1e6 * number, id="shrinks"),
     ],
@@ -97,10 +99,14 @@ def test_what_goes_on_is_a_leak(value: Callable[[int], float]) -> None:
     assert all(grows(value, seed) for seed in range(300))
 
 
-def test_a_leak_is_told_after_two_windows_when_there_is_no_time() -> None:
+def test_without_time_a_leak_is_told_after_three_windows_and_not_before() -> None:
     samples = [0]
-    assert goes_on(samples, itertools.count(10, 10), least=5, windows=9, is_over=lambda: True)
+    assert goes_on(samples, itertools.count(10, 10), least=5, windows=9, is_over=lambda: True) is None
     assert len(samples) == 7
+    samples = [0]
+    growing = itertools.count(10, 10)
+    assert goes_on(samples, growing, least=5, windows=9, is_over=lambda: len(samples) > 7) is True
+    assert len(samples) == 13
 
 
 # -- memory --------------------------------------------------------------------------------------------------

@@ -63,6 +63,24 @@ def the_first_instruction_comes_soon(trial: Trial) -> None:
     _expect_median_within(trial, lambda probe: _budget_s(trial, probe), "the first instruction of a task")
 
 
+@must(after=("queued_time.the-first-instruction-comes-soon", "parallelism.n-is-reached"))
+def a_slot_beside_a_busy_one_is_as_quick(trial: Trial) -> None:
+    """While a task runs, another that is submitted to a free slot reaches its first instruction within the
+    same time as on an idle executor.
+
+    Why: executors are hardly ever idle; a budget that is kept on idle ones only is kept by chance.
+    Likely causes: a busy executor looks for new tasks less often, or between two looks at those that run,
+    each of which waits for a while.
+    Origin: apache/airflow#28120 (tasks stay queued while slots are free).
+    """
+    _expect_median_within(
+        trial,
+        lambda probe: _budget_s(trial, probe),
+        "the first instruction of a task beside one that runs",
+        beside_one=True,
+    )
+
+
 @must(after=("queued_time.the-first-instruction-comes-soon",))
 def no_task_waits_far_longer(trial: Trial) -> None:
     """One task in fifty, at the most, waits three times longer than the median may.
@@ -152,16 +170,23 @@ def no_polling_interval_shows(trial: Trial) -> None:
     seen = allowed = 0.0
     for _ in range(_ROUNDS):
         subject = trial.started(parallelism=2)
-        waited, controls = [], []
+        waited, in_known, controls = [], [], []
+        known: set[int] = set()
         for number in range(_WARM_UP + _PHASES):
             rest = _REST_S if number >= _WARM_UP + _PHASES - _RESTS else 0.0
             phase = chance.uniform(0.0, _LONGEST_PHASE_S * trial.budgets.scale)
             trial.quiet(subject.pump, rest + phase)
             probe, seconds = _one(subject)
+            places = {probe.runs[0].pid, probe.runs[0].parent} - {trial.host}
             if number >= _WARM_UP:
                 waited.append(seconds)
                 controls.append(_control_s(trial, probe))
+                if places & known:
+                    in_known.append(seconds)
+            known |= places
         subject.end()
+        if len(in_known) >= len(waited) / 2:
+            waited = in_known  # a worker that is made after a rest costs what it costs, which is no interval
         trial.measurements["queued_time"] = distribution(waited)
         seen = spread(waited)
         # What the machine itself scatters at these moments is not the executor's.
@@ -204,32 +229,37 @@ def a_free_slot_is_filled_at_once(trial: Trial) -> None:
     """When a task ends, the next one in line reaches its first instruction as soon as on an idle executor.
 
     Why: a scheduler's slots are taken nearly always; what passes between two tasks is lost for good.
-    Likely causes: waiting tasks are looked at by a timer of their own; the end of a task frees its slot late.
+    Likely causes: waiting tasks are looked at by a timer of their own; the end of a task frees its slot late,
+    or that of a failure.
     Origin: apache/airflow#19769; apache/airflow#28120 (tasks stay queued while slots are free).
     """
     for _ in range(2):
         subject = trial.started(parallelism=1)
-        first, *others = trial.probes(30)
+        first = trial.probe()
+        others = [trial.probe(*(("raise=on purpose",) if number % 2 else ())) for number in range(40)]
         subject.run(first)  # whatever is made for the first task is made
         subject.submit(*others)
         budget_s = _budget_s(trial, first) * max(trial.slowdown(), 1.0)
         subject.await_terminal(*others)
         subject.await_started(*others)
+        failures = {probe.name for probe in others[1::2]}
         runs = sorted((probe.runs[0] for probe in others), key=lambda run: run.started_ns)
-        gaps = ShareAbove(budget_s)
+        gaps = {"a success": ShareAbove(budget_s), "a failure": ShareAbove(budget_s)}
         for before, after in itertools.pairwise(runs):
-            gaps.add(max(after.started_ns - (before.finished_ns or after.started_ns), 0) / 1e9)
+            what = "a failure" if before.probe in failures else "a success"
+            gaps[what].add(max(after.started_ns - (before.finished_ns or after.started_ns), 0) / 1e9)
         subject.end()
-        trial.measurements["gap"] = distribution(gaps.samples)
-        if gaps.is_above is False:
+        trial.measurements["gap"] = distribution([gap for some in gaps.values() for gap in some.samples])
+        if all(some.is_above is False for some in gaps.values()):
             return
-    if gaps.is_above is None:
-        raise Inconclusive(f"{gaps.above} of {len(gaps.samples)} tasks came late, too few to be sure")
-    expect(
-        False,
-        awaited=f"the next task within {budget_s:.3f} s of the end of the one before (median)",
-        seen=f"{statistics.median(gaps.samples):.3f} s in the median of {len(gaps.samples)}",
-    )
+    for what, some in gaps.items():
+        expect(
+            not some.is_above,
+            awaited=f"the next task within {budget_s:.3f} s of the end of {what} (median)",
+            seen=f"{statistics.median(some.samples):.3f} s in the median of {len(some.samples)}",
+        )
+    late = sum(some.above for some in gaps.values())
+    raise Inconclusive(f"{late} of {len(runs)} tasks came late, too few to be sure")
 
 
 @should(after=("states.no-terminal-event-before-the-end", "states.exactly-one-terminal-event"))
@@ -241,17 +271,21 @@ def the_end_of_a_task_is_told_within_a_second(trial: Trial) -> None:
     Origin: Airflow 3's supervisor tells the end of some tasks 5 s late (its heartbeat interval).
     """
     subject = trial.started(parallelism=2)
-    latencies = []
-    for probe, _ in _samples(subject, 40):
-        event = next(event for event in subject.events_of(probe) if event.state in ("success", "failed"))
-        finished = probe.runs[0].finished_ns
-        if finished is not None:
-            latency = max(event.at_ns - finished, 0) / 1e9
-            latencies.append(latency if latency < _LATENCY_S else latency / max(trial.slowdown(), 1.0))
+    latencies: list[float] = []
+    late: list[float] = []
+    for _ in range(2):
+        for probe, _ in _samples(subject, 40):
+            event = next(event for event in subject.events_of(probe) if event.state in ("success", "failed"))
+            finished = probe.runs[0].finished_ns
+            if finished is not None:
+                latency = max(event.at_ns - finished, 0) / 1e9
+                latencies.append(latency if latency < _LATENCY_S else latency / max(trial.slowdown(), 1.0))
+        late = [latency for latency in latencies if latency > _LATENCY_S]
+        if len(late) != 1:  # a single one may be the machine's
+            break
     if not latencies:
         raise NotApplicable("no task was seen to end")
     trial.measurements["latency"] = distribution(latencies)
-    late = [latency for latency in latencies if latency > _LATENCY_S]
     expect(
         len(late) < 2,
         awaited=f"the event of each task within {_LATENCY_S:.0f} s of its end",
@@ -412,7 +446,12 @@ def _control_s(trial: Trial, probe: Probe) -> float:
 
 
 def _expect_median_within(
-    trial: Trial, budget_s: Callable[[Probe], float], what: str, *, is_of_now: bool = False
+    trial: Trial,
+    budget_s: Callable[[Probe], float],
+    what: str,
+    *,
+    is_of_now: bool = False,
+    beside_one: bool = False,
 ) -> None:
     """Decide whether the median queued time is within a budget, and put the distribution down.
 
@@ -420,11 +459,16 @@ def _expect_median_within(
 
     :param budget_s: seconds, asked for with each sample.
     :param is_of_now: the budget itself follows the machine.
+    :param beside_one: while another task runs.
     """
     allowed = 1.0
     began = monotonic()
     for _ in range(_ROUNDS):
-        is_above, samples, budget = _decide_median(trial, lambda probe: allowed * budget_s(probe))  # noqa: B023
+        is_above, samples, budget = _decide_median(
+            trial,
+            lambda probe: allowed * budget_s(probe),  # noqa: B023
+            beside_one,
+        )
         trial.measurements["queued_time"] = distribution(samples)
         trial.measurements["budget_s"] = round(budget, 6)
         if is_above is False:
@@ -449,10 +493,15 @@ def _expect_median_within(
 
 
 def _decide_median(
-    trial: Trial, budget_s: Callable[[Probe], float]
+    trial: Trial, budget_s: Callable[[Probe], float], beside_one: bool = False
 ) -> tuple[bool | None, list[float], float]:
     """Whether the median is above its budget (``None`` for undecided), the samples, and the last budget."""
     subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    if beside_one:
+        running = trial.probe(gate.step)
+        subject.submit(running)
+        subject.await_started(running)
     began = monotonic()
     shares = ShareAbove(1.0)
     samples: list[float] = []
@@ -466,6 +515,7 @@ def _decide_median(
             is_above = True
         if is_above is not None:
             break
+    gate.open()
     subject.end()
     return is_above, samples, budget
 
