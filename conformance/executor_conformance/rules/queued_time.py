@@ -69,8 +69,8 @@ def a_slot_beside_a_busy_one_is_as_quick(trial: Trial) -> None:
     same time as on an idle executor.
 
     Why: executors are hardly ever idle; a budget that is kept on idle ones only is kept by chance.
-    Likely causes: a busy executor looks for new tasks less often, or between two looks at those that run,
-    each of which waits for a while.
+    Likely causes: a busy executor looks for new tasks less often; new tasks are looked for between two looks
+    at those that run, each of which waits for a while.
     Origin: apache/airflow#28120 (tasks stay queued while slots are free).
     """
     _expect_median_within(
