@@ -172,7 +172,10 @@ def _judge(subject: Subject, python: str) -> None:
         )
         if not written.exists():
             raise SystemExit(f"no report was written of {subject.page}:\n{done.stdout}")
-        page.write_text(written.read_text(encoding="utf-8"), encoding="utf-8")
+        text = written.read_text(encoding="utf-8")
+        for place in (f"{Path(python).parent}/", f"{folder}/", f"{REPOSITORY}/"):  # of this machine
+            text = text.replace(place, "")
+        page.write_text(text, encoding="utf-8")
 
 
 def _table() -> Iterable[str]:
