@@ -1,6 +1,6 @@
 """What it costs to launch and to watch remote jobs on one core, with the reference, its peers and the limit.
 
-    python -m benchmarks.remote [--jobs 2000] [--rounds 5] [--airflow3 PYTHON] [--only NAME ...]
+    python -m benchmarks.remote [--jobs 1000] [--rounds 3] [--airflow3 PYTHON] [--only NAME ...]
         [--write docs/remote]
 
 In each round every contender runs once, in a process of its own that stays on one core, against a fresh
@@ -93,7 +93,7 @@ def main() -> None:
             "",
             "## Aims",
             "",
-            *report.aims(costs, options.jobs),
+            *report.aims(costs, options.jobs, options.threads),
             "",
         ]
     )
@@ -126,11 +126,11 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="a job lasts, give or take a half")
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0, help="a job lasts, give or take a half")
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at a job")
-    parser.add_argument("--threads", type=int, default=100, help="of the thread pool")
+    parser.add_argument("--threads", type=int, default=1000, help="of the thread pool")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sleepers", type=int, default=100_000)
     parser.add_argument("--look", type=float, default=5.0, help="seconds for which sleepers are looked at")

@@ -62,14 +62,16 @@ def held(rounds: Rounds) -> list[str]:
     ]
 
 
-def aims(rounds: Rounds, jobs: int) -> list[str]:
-    """What was aimed at, and what came of it: a list, an item for each aim and kind of loop."""
+def aims(rounds: Rounds, jobs: int, threads: int) -> list[str]:
+    """What was aimed at, and what came of it: a list, an item for each aim and kind of loop.
+
+    :param threads: of the thread pool; with one for each job it is as fast as anybody, and only costs more.
+    """
     lines = []
     for name in (REFERENCE, OWN_LOOP):
         core_seconds = _jobs_a_core_second(jobs)
         more = _median_of_rounds(rounds, name, LIMIT, lambda one, base: (_memory(one) - _memory(base)) / _KB)
-        at_once = _ratio(rounds, name, THREADS, lambda found: jobs / found["seconds"])
-        for value, text, aim, is_met in (
+        results = [
             (
                 _ratio(rounds, name, LIMIT, core_seconds),
                 "of TaskGroup's jobs a core-second",
@@ -83,8 +85,11 @@ def aims(rounds: Rounds, jobs: int) -> list[str]:
                 10,
                 operator.ge,
             ),
-            (at_once, "times the threads' jobs a second, each on one core", 10, operator.ge),
-        ):
+        ]
+        if threads < jobs:
+            at_once = _ratio(rounds, name, THREADS, lambda found: jobs / found["seconds"])
+            results.append((at_once, "times the threads' jobs a second, each on one core", 10, operator.ge))
+        for value, text, aim, is_met in results:
             if value is None:
                 lines.append(f"- {name}: {text}: not measured")
                 continue

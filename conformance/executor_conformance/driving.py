@@ -8,6 +8,7 @@ contract, whatever the executor itself calls things.
 from __future__ import annotations
 
 import abc
+import asyncio
 import enum
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,10 @@ class Driver(abc.ABC):
     def forget(self) -> None:
         """Keep nothing of the tasks so far: none is in flight, and all their events were taken."""
         return
+
+    def future(self, key: TaskKey) -> asyncio.Future[object] | None:
+        """What the executor returned for a caller on an event loop to await, if that is its way."""
+        return None
 
     def optional(self, name: str) -> Any:
         """The optional attribute ``name`` of the contract, or :data:`ABSENT`."""

@@ -19,6 +19,8 @@ from executor_reference.endings import kill_session, reap, why_it_failed
 from executor_reference.linux import die_with_parent
 from executor_reference.task import reset_signal
 
+_LOST = "how it ended is lost: this process ignores SIGCHLD, or something in it waits for every child"
+
 
 class Programs:
     """Runs programs, which all die with the thread that starts them.
@@ -57,7 +59,7 @@ class Programs:
             await _end_of(pid)
         finally:  # not over yet: cancelled, or there is no descriptor left to watch it by
             status = self._reap(pid)
-        return why_it_failed(status)
+        return _LOST if status is None else why_it_failed(status)
 
     def kill_all(self) -> None:
         """Kill what runs, from any thread; it is reaped by whoever waits for it."""
@@ -112,15 +114,17 @@ class Programs:
         if isinstance(pid, int):
             self._reap(pid)
 
-    def _reap(self, pid: int) -> int:
-        """The wait status of what has ended, or ends now."""
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if ended is None:
-            kill_session(pid)
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
+    def _reap(self, pid: int) -> int | None:
+        """The wait status of what has ended, or ends now; ``None`` if that is lost."""
+        try:
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if ended is None:
+                kill_session(pid)
+                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            ended = None
         del self._running[pid]  # first: its number may soon be another's
-        return reap(ended)
+        return None if ended is None else reap(ended)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from typing import Any
 _LOG = logging.getLogger("executor_reference")
 #: Signs of life asked for within the time that a task may block; each is a wake-up of a thread.
 _SIGNS = 4
+#: After so many seconds without a task the thread ends; the next task has a new one.
+_REST_S = 5.0
 _FRAMES_TOLD = 8
 
 
@@ -46,33 +48,36 @@ class Watchdog:
         self._sign_of_life = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._thread_changes = threading.Lock()
 
     def wake(self) -> None:
         """There is something to watch; called in the loop's thread."""
         if self._awake.is_set():
             return
         self._loops_thread = threading.get_ident()
-        self._awake.set()
-        if self._thread is None:
-            thread = threading.Thread(target=self._watch, name="loop-watchdog", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the machine is out of threads: tasks go on unwatched until there is one
-                self._awake.clear()
-            else:
-                self._thread = thread
+        with self._thread_changes:
+            self._awake.set()
+            if self._thread is None:
+                thread = threading.Thread(target=self._watch, name="loop-watchdog", daemon=True)
+                try:
+                    thread.start()
+                except (
+                    RuntimeError
+                ):  # the machine is out of threads: tasks go on unwatched until there is one
+                    self._awake.clear()
+                else:
+                    self._thread = thread
 
     def stop(self) -> None:
         """For good; does not need the loop."""
         for event in (self._stopped, self._awake, self._sign_of_life):
             event.set()
-        if self._thread is not None:
-            self._thread.join()
+        if (thread := self._thread) is not None:
+            thread.join()
 
     def _watch(self) -> None:
-        while True:
-            self._awake.wait()
-            if self._stopped.wait(self._limit_s / _SIGNS):
+        while self._is_wanted():
+            if self._stopped.wait(self._limit_s / _SIGNS) or self._loop.is_closed():
                 return
             if self._is_idle():
                 # Cleared before a second look: who has come after the first one may have found it set.
@@ -88,6 +93,15 @@ class Watchdog:
             except RuntimeError:  # it is closed
                 return
             self._await_sign()
+
+    def _is_wanted(self) -> bool:
+        """Waits until there is something to watch; ``False``: the executor may have been forgotten."""
+        if self._awake.wait(_REST_S):
+            return True
+        with self._thread_changes:
+            if not self._awake.is_set():
+                self._thread = None
+            return self._thread is not None
 
     def _await_sign(self) -> None:
         """In one round of a loop a task has one turn: who is at it all the while blocks the others."""

@@ -8,6 +8,7 @@ import functools
 import itertools
 import logging
 import math
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from executor_reference import AsyncExecutor, Limit, TaskKey, delay
+from executor_reference import AsyncExecutor, Limit, TaskKey, delay, watchdog
 
 SUCCESS = ("success", None)
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
@@ -287,6 +288,18 @@ def test_programs_are_not_started_by_the_loops_thread(build: Any, monkeypatch: p
     assert threads == ["program-starter"]
 
 
+def test_a_program_whose_end_is_lost_is_no_success(build: Any) -> None:
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        executor = build(1)
+        executor.execute_async(key(1), ["true"])
+        state, reason = until(executor, 1)[key(1)]
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+    assert state == "failed"
+    assert "SIGCHLD" in reason
+
+
 def test_its_tasks_may_submit_others_while_the_scheduler_does(build: Any) -> None:
     executor = build(0)
     numbers = itertools.count(1_000_000)
@@ -403,6 +416,34 @@ def test_nothing_watches_the_callers_loop_after_the_end(busy: bool) -> None:
         assert watchdogs() == before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("command", [nothing, for_ever])
+def test_nothing_watches_for_an_executor_that_was_forgotten(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_REST_S", 0.02)
+    before = watchdogs()
+
+    async def main() -> None:
+        executor = AsyncExecutor(2)
+        executor.start()
+        executor.execute_async(key(1), command)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    until_true(lambda: watchdogs() == before)
+
+
+def test_the_next_task_is_watched_after_a_rest(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_REST_S", 0.02)
+    before = watchdogs()
+    executor = build(2)
+    for number in range(3):
+        executor.execute_async(key(number), functools.partial(asyncio.sleep, 0.05))
+        until_true(lambda: watchdogs() == before + 1)
+        until(executor, 1)
+        until_true(lambda: watchdogs() == before)
 
 
 def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:

@@ -58,6 +58,10 @@ class AsyncioDriver(Driver):
         self._pending = pending
         return events
 
+    def future(self, key: TaskKey) -> asyncio.Future[object] | None:
+        future = next(future for pending, future in self._pending if pending == key)
+        return future if isinstance(future, asyncio.Future) else None
+
     def end(self) -> None:
         end = next(getattr(self.executor, name) for name in _ENDS if hasattr(self.executor, name))
         if _is_loop_running():
@@ -118,7 +122,11 @@ def _outcome(future: _Future) -> tuple[str, object]:
 
 
 class AsyncioAdapter(Adapter):
-    """Recognised by ``submit``, one of ``shutdown``, ``aclose`` and ``close``, and ``is_async = True``."""
+    """Recognised by a plain ``submit``, by ``shutdown``, ``aclose`` or ``close``, and by ``is_async = True``.
+
+    A ``submit`` that is a coroutine function itself is another thing: it tells what it refuses to those who
+    await it, as it tells them of a failure.
+    """
 
     family = "asyncio"
     takes_coroutines = True
@@ -137,6 +145,7 @@ class AsyncioAdapter(Adapter):
     def recognises(cls, candidate: object) -> bool:
         return (
             hasattr(candidate, "submit")
+            and not inspect.iscoroutinefunction(candidate.submit)
             and any(hasattr(candidate, name) for name in _ENDS)
             and getattr(candidate, "is_async", False) is True
             and not hasattr(candidate, "execute_async")

@@ -1,9 +1,16 @@
-"""Private memory of processes, and garbage-collected objects that fill a host."""
+"""What processes hold in memory, and garbage-collected objects that fill a host.
+
+Resident memory counts what is shared again and again.  Private memory counts it for nobody: a leak hides in
+a process that always has a forked child.  So where several processes are looked at, each has its share of a
+page (``Pss``), and all shares of a page are the page.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import psutil
 
@@ -14,27 +21,77 @@ _BYTES_OF_AN_OBJECT = 88
 _HEADROOM = 6
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What one process holds, in bytes, as the kernel tells it (``smaps_rollup``, Linux 5.3).
+
+    :param private: mapped by no other process.
+    :param anonymous: heap, stacks and the like, what it shares with forked relatives included.
+    :param share: the same, a page that two share counting half.
+    :param shared_memory: its share of what was mapped to be shared.
+    """
+
+    private: int
+    anonymous: int
+    share: int
+    shared_memory: int
+
+
+_NOTHING = Footprint(0, 0, 0, 0)
+
+
+def footprint(pid: int | str = "self") -> Footprint | None:
+    """What a process holds; ``None`` where it is gone or may not be read."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            next(file)
+            sizes = {name: 1024 * int(size.split()[0]) for name, size in (line.split(":") for line in file)}
+    except (OSError, ValueError, StopIteration):  # a zombie has an empty one
+        return None
+    return Footprint(
+        private=sizes["Private_Clean"] + sizes["Private_Dirty"],
+        anonymous=sizes["Anonymous"],
+        share=sizes["Pss_Anon"],
+        shared_memory=sizes["Pss_Shmem"],
+    )
+
+
 def private_bytes(pid: int | str = "self") -> int | None:
     """Bytes that only this process has mapped; ``None`` where it is gone or may not be read.
 
     What a fork shares with its parent is not counted, in neither of them, until one has written to it.
     """
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
-            return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
-    except (OSError, ValueError):  # a zombie has an empty one
-        return None
+    found = footprint(pid)
+    return None if found is None else found.private
+
+
+def held_by_all(relatives: Iterable[int]) -> int:
+    """Bytes of heap and the like that processes hold: each page counts once, however many share it.
+
+    :param relatives: pids of all who may share a page with each other.
+    """
+    return sum((footprint(pid) or _NOTHING).share for pid in relatives)
+
+
+def held_beside(host: int, relatives: Iterable[int]) -> int:
+    """Those of them in pages that are not the host's, too.
+
+    :param host: one of the relatives.
+    """
+    return held_by_all(relatives) - (footprint(host) or _NOTHING).anonymous
 
 
 def ballast(size: int) -> list[list[None]]:
-    """About ``size`` bytes of objects that the garbage collector looks after.
+    """About ``size`` bytes of objects that the garbage collector looks after, and has looked at.
 
     Lists, because CPython's collector forgets about tuples and dicts that hold plain values only.
     """
     enabled = gc.isenabled()
     gc.disable()  # it would look at all that is there for every so many more
     try:
-        return [[None] for _ in range(size // _BYTES_OF_AN_OBJECT)]
+        objects: list[list[None]] = [[None] for _ in range(size // _BYTES_OF_AN_OBJECT)]
+        gc.collect()  # as they are so many, the next full collection is a long way off
+        return objects
     finally:
         if enabled:
             gc.enable()

@@ -259,6 +259,11 @@ class Trial:
             found.append(process)
         return found
 
+    def relatives(self) -> list[int]:
+        """The pids of all that may share memory with the host or its executor, from the pytest process on."""
+        warden = processes.look(self.warden)
+        return [*([warden.parent] if warden else []), self.warden, *processes.descendant_pids(self.warden)]
+
     def belongings(self) -> dict[str, int]:
         """How much there is of whatever an executor may leave behind, by its name."""
         return {
@@ -488,7 +493,13 @@ class Trial:
             rounds += 1
 
     def slowdown(self) -> float:
-        """How many times slower than at its calibration this machine is now."""
+        """How many times slower than at its calibration this machine is now.
+
+        The least of three looks, because a slow moment is no slow machine.
+        """
+        return min(self._slowdown_of_this_moment() for _ in range(3))
+
+    def _slowdown_of_this_moment(self) -> float:
         slowdown = processor_share() / self.budgets.scale
         if self.facts.fork_s:
             slowdown = max(slowdown, (fork_here_s() or 0.0) / self.facts.fork_s)

@@ -20,7 +20,7 @@ from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
 from executor_conformance.harness.linux import monotonic, sleep
 from executor_conformance.harness.loops import open_loops, overheard, running_loops, things_on_loops
-from executor_conformance.harness.memory import private_bytes
+from executor_conformance.harness.memory import held_by_all
 from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import may, must, should
@@ -458,9 +458,9 @@ def a_waiting_coroutine_costs_little_memory(trial: Trial) -> None:
     warm.end()
     probes = trial.probes(_THOUSAND, (gate := trial.gate()).step)
     subject = trial.started(_THOUSAND)
-    before, threads_before = _private_bytes_of_all(trial), processes.thread_count()
+    before, threads_before = held_by_all(trial.relatives()), processes.thread_count()
     _submit_and_await(subject, probes)
-    cost = (_private_bytes_of_all(trial) - before) / _THOUSAND
+    cost = (held_by_all(trial.relatives()) - before) / _THOUSAND
     threads = processes.thread_count() - threads_before
     gate.open()
     subject.await_terminal(*probes)
@@ -561,7 +561,10 @@ def what_blocks_by_nature_blocks_no_loop(trial: Trial) -> None:
         subject.await_terminal(blocking, beside)
 
 
-@may(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.a-blocking-coroutine-ends-nobody"))
+@may(
+    needs=(*_ASYNC, Capability.KEYS),  # without a key it has no name
+    after=(*_IS_ASYNC, "asynchrony.a-blocking-coroutine-ends-nobody"),
+)
 def a_blocking_coroutine_is_named(trial: Trial) -> None:
     """A coroutine that blocks the event loop for a second is named in a log message or a warning.
 
@@ -839,6 +842,41 @@ def two_executors_share_a_loop(trial: Trial) -> None:
     _run(on_a_loop())
 
 
+@must(needs=_ASYNC, after=(*_IS_ASYNC, _LEFT_INTACT))
+def a_result_wakes_its_loop(trial: Trial) -> None:
+    """Who awaits the asyncio future of a task, on an event loop that has nothing else to do, goes on when the
+    task ends.
+
+    Why: the loop sleeps until something wakes it; on a busy one nobody notices, and on a quiet one it hangs.
+    Likely causes: the result is set from another thread, without ``call_soon_threadsafe()``; the future is
+    that of another loop.
+    Origin: the documentation of asyncio.Future (it is not thread-safe).
+    """
+
+    async def on_a_loop() -> None:
+        subject = trial.started(parallelism=2)
+        late = 0
+        for _ in range(_TRIES):
+            probe = trial.probe("nap=0.02")
+            subject.submit_coroutine(probe)
+            future = subject.driver.future(probe.key)
+            if future is None:
+                raise NotApplicable("it returns no future of asyncio")
+            began = monotonic()
+            await asyncio.wait({future}, timeout=trial.budgets.arrival_s)
+            late += monotonic() - began >= trial.budgets.arrival_s
+            await _await_terminal(subject, [probe])
+        subject.end()
+        expect(
+            late < 2,  # one may be the machine's
+            awaited="the caller to go on when its task has ended",
+            seen=f"{late} of {_TRIES} times it went on with its loop's next timer, after "
+            f"{trial.budgets.arrival_s:.0f} s",
+        )
+
+    _run(on_a_loop())
+
+
 def _run(main: Coroutine[Any, Any, Result]) -> Result:
     """Run the caller's loop; what the executor does to it is the executor's fault."""
     try:
@@ -943,8 +981,3 @@ def _processor_share(trial: Trial) -> float:
     before, began = sum(map(processes.cpu_s, pids)), monotonic()
     sleep(_IDLE_S)
     return (sum(map(processes.cpu_s, pids)) - before) / (monotonic() - began)
-
-
-def _private_bytes_of_all(trial: Trial) -> int:
-    workers = sum(private_bytes(process.pid) or 0 for process in trial.processes())
-    return (private_bytes() or 0) + workers
