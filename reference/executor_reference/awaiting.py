@@ -134,7 +134,10 @@ class _Order:
 
 
 async def _end_of(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # over, and somebody else has waited for it
+        return
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
     loop.add_reader(pidfd, _settle, ended, None)
