@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -91,6 +92,7 @@ def _near_module(name: str) -> str:
     return f"; did you mean {near[0]!r}?" if near and near[0] != top else ""
 
 
+@functools.cache  # every file of every installed distribution is looked at
 def adapters() -> dict[str, type[Adapter]]:
     """Family -> adapter class, from the entry points ``executor_conformance.adapters``."""
     return {

@@ -43,10 +43,10 @@ _KIB = 1024
 #: in all is noise.
 _LEAK, _NOISE = 3_000, 256 * _KIB
 #: Tasks in each of the stretches that are compared: where the executor is fast, and at the least.
-_STRETCH, _SHORTEST_STRETCH = 40, 20
+_STRETCH, _SHORTEST_STRETCH = 30, 20
 _STRETCHES_S = 1.0
-#: Growth is looked at in so many windows, each as long as all before: over two thousand tasks of what is
-#: fast, so that a history of the latest thousand is full before the last of them.
+#: Growth is looked at in so many windows, each as long as all before: over 1,400 tasks of what is fast, so
+#: that a history of the latest thousand is full before the later half of the last of them.
 _WINDOWS, _SERIES_ARRIVALS = 5, 8
 #: A measure is taken when it has come to rest, at the latest at the tenth look.
 _LOOKS = 10
@@ -301,7 +301,6 @@ def _run_some(subject: Subject, count: int) -> None:
     for first in range(0, count, _BATCH):
         subject.run(*(_task(subject, number) for number in range(first, min(first + _BATCH, count))))
     subject.drain_all()
-    subject.quiet()
     subject.forget()
 
 
@@ -322,7 +321,6 @@ class _Series:
         _run_some(self._subject, _SHORTEST_STRETCH)
         rate = _SHORTEST_STRETCH / (monotonic() - began)
         self._stretch = min(max(int(rate * _STRETCHES_S), _SHORTEST_STRETCH), _STRETCH)
-        _run_some(self._subject, self._stretch)
         self.samples = [self._settled()]
 
     def goes_on(self, least: float, noise: int) -> bool:
@@ -427,6 +425,7 @@ class _Belongings:
             yield self.series[name][number]
 
     def _look(self) -> None:
+        self._subject.quiet()
         gc.collect()
         for name, count in {**self._trial.belongings(), **_belongings_of_workers(self._trial)}.items():
             self.series.setdefault(name, []).append(count)

@@ -341,11 +341,12 @@ def _growth_over_eight_cycles(trial: Trial) -> dict[str, int]:
         _cycle(trial)
 
     def growth() -> dict[str, int]:
-        gc.collect()
         now = trial.belongings()
         return {what: now[what] - before[what] for what in now if now[what] > before[what]}
 
+    gc.collect()
     trial.comes_true(lambda: not growth(), budget_s=trial.budgets.arrival_s / 4)
+    gc.collect()
     return growth()
 
 
