@@ -32,7 +32,14 @@ _CLEARED = (
 
 
 #: Tests that run the suite for long.
-_LONG = ("test_containment.py", "test_legal.py", "test_broken.py", "test_plugin.py")
+_LONG = (
+    "test_containment.py",
+    "test_command.py",
+    "test_legal.py",
+    "test_broken.py",
+    "test_model.py",
+    "test_plugin.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
