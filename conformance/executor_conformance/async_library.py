@@ -6,9 +6,11 @@ import abc
 import array
 import asyncio
 import fcntl
+import gc
 import os
 import sys
 import termios
+import weakref
 from typing import Any
 
 
@@ -27,6 +29,10 @@ class Library(abc.ABC):
     @abc.abstractmethod
     async def wait_at(self, gate: str) -> None:
         """Wait until the gate is open."""
+
+    @abc.abstractmethod
+    async def wait_alone(self) -> None:
+        """Wait for what nobody but the waiting task refers to, and which comes after a garbage collection."""
 
     @abc.abstractmethod
     async def cancel_oneself(self) -> None:
@@ -116,6 +122,12 @@ class _Asyncio(Library):
             waiters = _GATES[loop, gate] = _Waiters(loop, gate)
         await waiters.wait()
 
+    async def wait_alone(self) -> None:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_soon(_collect_and_wake, weakref.ref(future))
+        await future
+
     async def cancel_oneself(self) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -127,6 +139,13 @@ class _Asyncio(Library):
 
     def loop(self) -> int:
         return id(asyncio.get_running_loop())
+
+
+def _collect_and_wake(waiting: weakref.ref[asyncio.Future[None]]) -> None:
+    gc.collect()
+    future = waiting()
+    if future is not None and not future.done():
+        future.set_result(None)
 
 
 _ASYNCIO = _Asyncio()
@@ -148,6 +167,10 @@ class _Trio(Library):
                 await self._trio.sleep_forever()
         finally:
             os.close(descriptor)
+
+    async def wait_alone(self) -> None:
+        gc.collect()  # a task of trio belongs to its nursery, which no executor can do without
+        await self.sleep(0)
 
     async def cancel_oneself(self) -> None:
         raise RuntimeError("a task of trio cannot cancel itself")

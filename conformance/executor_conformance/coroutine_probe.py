@@ -9,6 +9,7 @@ for a moment after that.  It has some steps of its own:
 ====================== ==============================================================================
 ``block=SECONDS``   sleep without giving way
 ``yield=N``         give way N times
+``alone``           wait, after a garbage collection, for what nobody else refers to
 ``shrug=PATH``      wait at the gate PATH, and heed no cancellation
 ``cancel``          cancel itself
 ``timeout``         wait in vain, for a short while, and raise ``TimeoutError``
@@ -103,6 +104,10 @@ async def _yield(journal: str, probe: str, run_id: str, value: str) -> None:
         await library().sleep(0)
 
 
+async def _alone(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().wait_alone()
+
+
 async def _shrug(journal: str, probe: str, run_id: str, value: str) -> None:
     while True:
         try:
@@ -154,6 +159,7 @@ _STEPS: dict[str, _Step] = {
     "nap": _nap,
     "block": _block,
     "yield": _yield,
+    "alone": _alone,
     "shrug": _shrug,
     "context": _set_context,
     "look-context": _look_context,

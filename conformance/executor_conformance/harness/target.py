@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from executor_conformance.driving import Adapter
 
@@ -163,7 +162,7 @@ def _editable_distributions(module: str) -> list[str]:
             source = json.loads(distribution.read_text("direct_url.json") or "{}")
         except ValueError:
             continue
-        folder = url2pathname(urlsplit(source.get("url", "")).path)
+        folder = unquote(urlsplit(source.get("url", "")).path)
         if source.get("dir_info", {}).get("editable") and file.startswith(f"{folder}{os.sep}"):
             found.append(distribution.metadata["Name"])
     return found

@@ -297,6 +297,24 @@ def a_broken_coroutine_fails_alone(trial: Trial) -> None:
     subject.await_terminal(*full)
 
 
+@must(needs=_COROUTINES, after=_BASICS)
+def a_waiting_coroutine_is_held(trial: Trial) -> None:
+    """A coroutine that waits is held by the executor: no garbage collection takes it away.
+
+    Why: a loop refers weakly to its tasks; one that waits for what only itself refers to, such as an answer
+    that a cache hands out, is garbage unless somebody holds it, and disappears now and then, under load.
+    Likely causes: the result of ``asyncio.create_task()`` is thrown away; tasks are in a ``WeakSet``.
+    Origin: the documentation of asyncio.create_task (a task may disappear in mid-execution);
+    python/cpython#91887.
+    """
+    subject = trial.started(parallelism=4)
+    probes = trial.probes(4, "yield=1", "alone", "yield=1")
+    subject.submit_coroutine(*probes)
+    subject.await_terminal(*probes)
+    for probe in probes:
+        subject.expect_outcome(probe, SUCCESS, "a coroutine that waited while garbage was collected")
+
+
 @must(needs=_ASYNC, after=_IS_ASYNC)
 def context_variables_stay_apart(trial: Trial) -> None:
     """What a coroutine sets in a context variable no other coroutine sees, nor the host.

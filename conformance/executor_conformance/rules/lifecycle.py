@@ -7,6 +7,7 @@ look after ``end()`` as it did before.
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import fcntl
 import gc
@@ -19,6 +20,7 @@ import socket
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 
 from executor_conformance.contract import SUCCESS
@@ -475,7 +477,8 @@ def host_is_left_as_it_was(trial: Trial) -> None:
     Why: the host is the scheduler's process: its signal handlers, environment, working directory, collector
     settings and streams belong to it and to the other executors in it.
     Likely causes: start() installs signal handlers or freezes the collector and end() does not put them back;
-    a worker's setup runs in the host; logging is configured at import or start.
+    a worker's setup runs in the host; logging is configured at import or start; an event loop is set for the
+    host's thread, and closed.
     Origin: Airflow's LocalExecutor changed signal handlers and gc settings around forks; discussion 58143.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
@@ -532,4 +535,14 @@ def _settings(frozen_before: int) -> dict[str, object]:
         "root logger": (root.level, [id(handler) for handler in root.handlers], logging.root.manager.disable),
         "faulthandler": faulthandler.is_enabled(),
         "trace and profile functions": (repr(sys.gettrace()), repr(sys.getprofile())),
+        "event loop": _event_loop(),
     }
+
+
+def _event_loop() -> tuple[str, int]:
+    """What makes event loops here, and the loop that this thread was given, which need not run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # to be removed in Python 3.16
+        policy = asyncio.get_event_loop_policy()
+    given = getattr(getattr(policy, "_local", None), "_loop", None)
+    return type(policy).__qualname__, id(given)
