@@ -100,12 +100,13 @@ def _look(process: psutil.Process) -> Process | None:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process so far, in seconds, to a hundredth; 0 for one that is gone."""
+    """User and system time of a process and of the children that it has waited for, so far, in seconds, to a
+    hundredth; 0 for one that is gone.
+    """
     try:
-        times = psutil.Process(pid).cpu_times()
+        return float(sum(psutil.Process(pid).cpu_times()[:4]))
     except psutil.Error:
         return 0.0
-    return float(times.user + times.system)
 
 
 def is_alive(pid: int) -> bool:

@@ -60,6 +60,8 @@ SHARED_NAMES = "name in /dev/shm"
 _MOST_DRAINS = 50
 _STEPS_TOLD = 4
 _SHORTEST_NAP_S = 0.0005
+#: How long it is looked at whether nothing is done.
+_REST_S = 0.4
 _LONGEST_NAP_S = 0.004
 #: A wait that was in vain goes on, once, where the machine is slower by more than this; and this much longer.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
@@ -274,6 +276,23 @@ class Trial:
             SHARED_NAMES: len(processes.shared_memory_names()),
             "mapped shared memory": len(processes.mapped_shared_memory()),
         }
+
+    def processor_share_at_rest(self, little: float) -> float:
+        """Processor time of the host and the executor's processes, a second, while nobody calls the executor.
+
+        :param little: if it is more, it is looked at again: what has just ended may still be clearing up.
+        """
+        for _ in range(3):
+            share = self._processor_share()
+            if share < little:
+                break
+        return share
+
+    def _processor_share(self) -> float:
+        pids = [self.host, *(process.pid for process in self.processes())]
+        before, began = sum(map(processes.cpu_s, pids)), monotonic()
+        sleep(_REST_S)
+        return (sum(map(processes.cpu_s, pids)) - before) / (monotonic() - began)
 
     def in_another_host(self, body: Callable[[], Result]) -> tuple[int, Result]:
         """Run ``body`` in a forked host within this one, which then stays as it is until it is killed.

@@ -18,7 +18,7 @@ from executor_conformance import coroutine_probe
 from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.loops import open_loops, overheard, running_loops, things_on_loops
 from executor_conformance.harness.memory import held_by_all
 from executor_conformance.harness.probes import Gate, Probe
@@ -50,8 +50,8 @@ _LAG_S, _LAG_FACTOR = 0.02, 10
 _COST_OF_WAITING, _THREADS_OF_WAITING = 20_480, 250
 #: In a row: a timer that has just gone off is to be seen again before long.
 _LOOKS = 8
-#: Of a processor, and for how long it is looked at.
-_IDLE_SHARE, _IDLE_S = 0.1, 0.4
+#: Of a processor.
+_IDLE_SHARE = 0.1
 #: Loops that share the tasks between them are as good as one.
 _MOST_LOOPS = 4
 
@@ -441,7 +441,14 @@ def thousands_do_not_slow_the_loop(trial: Trial) -> None:
     )
 
 
-@should(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.thousands-do-not-slow-the-loop"))
+@should(
+    needs=_ASYNC,
+    after=(
+        *_IS_ASYNC,
+        "asynchrony.thousands-do-not-slow-the-loop",
+        "queued_time.waiting-takes-no-processor",
+    ),
+)
 def thousands_that_wait_take_no_processor(trial: Trial) -> None:
     """While three thousand coroutines wait and nobody calls the executor, it takes less than a tenth of a
     processor.
@@ -451,7 +458,7 @@ def thousands_that_wait_take_no_processor(trial: Trial) -> None:
     Origin: the AsyncExecutor proposal (1000s of batch jobs are launched and monitored on one core).
     """
     _, gate, _ = _waiting(trial, _THOUSANDS)
-    share = min(_processor_share(trial) for _ in range(_TRIES))
+    share = trial.processor_share_at_rest(_IDLE_SHARE)
     gate.open()
     trial.measurements["processor_share"] = round(share, 4)
     expect(
@@ -991,11 +998,3 @@ def _lag_s(trial: Trial, subject: Subject) -> float:
         len(canary.runs) == 1, awaited="one run of a coroutine that takes naps", seen=subject.story([canary])
     )
     return statistics.median(map(int, canary.runs[0].notes[0].split())) / 1e6
-
-
-def _processor_share(trial: Trial) -> float:
-    """Processor time of the host and its processes, for each second, while nobody calls the executor."""
-    pids = [trial.host, *(process.pid for process in trial.processes())]
-    before, began = sum(map(processes.cpu_s, pids)), monotonic()
-    sleep(_IDLE_S)
-    return (sum(map(processes.cpu_s, pids)) - before) / (monotonic() - began)

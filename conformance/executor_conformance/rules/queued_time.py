@@ -55,6 +55,8 @@ _RESTS, _REST_S = 3, 0.5
 _ROUNDS = 3
 _BALLAST = 150 * MB
 _BACKLOGS = (100, 1_000, 10_000)
+#: Of a processor.
+_IDLE_SHARE = 0.1
 
 
 @must()
@@ -394,6 +396,37 @@ def a_sync_costs_no_more_for_each_waiting_task(trial: Trial) -> None:
         f"beside {_BACKLOGS[1]}",
         seen=f"{costs[1] * 1e3:.1f} ms of processor time, and {costs[0] * 1e3:.2f} ms",
     )
+
+
+@should(after=("parallelism.n-is-reached",))
+def waiting_takes_no_processor(trial: Trial) -> None:
+    """While there is no task, and while those that run wait for something else, the executor takes less than
+    a tenth of a processor.
+
+    Why: most tasks of a scheduler wait for a database or a service; who looks all the time whether one has
+    ended takes the processor from those that compute.
+    Likely causes: a loop that looks for work, or for ends, without a rest; a poll with a timeout of zero;
+    a program is started every so often to ask how things are.
+    Origin: apache/airflow#13637 and apache/airflow#13777 (a whole processor without any task).
+    """
+    subject = trial.started(parallelism=2)
+    subject.run(*trial.probes(2))
+    shares = {"there is no task": trial.processor_share_at_rest(_IDLE_SHARE)}
+    gate = trial.gate()
+    running, waiting = trial.probes(2, gate.step), trial.probes(2)
+    subject.submit(*running, *waiting)
+    subject.await_started(*running)
+    subject.quiet()
+    shares["two tasks wait, and two wait for their slots"] = trial.processor_share_at_rest(_IDLE_SHARE)
+    gate.open()
+    subject.await_terminal(*running, *waiting)
+    trial.measurements["processor_share"] = [round(share, 4) for share in shares.values()]
+    for meanwhile, share in shares.items():
+        expect(
+            share < _IDLE_SHARE,
+            awaited=f"less than {_IDLE_SHARE:.0%} of a processor while {meanwhile}",
+            seen=f"{share:.0%}",
+        )
 
 
 # -- samples -------------------------------------------------------------------------------------------------
