@@ -455,6 +455,34 @@ def host_descriptors_stay_open(trial: Trial) -> None:
         )
 
 
+@should()
+def any_thread_may_be_its_callers(trial: Trial) -> None:
+    """An executor works as well where all its calls come from one thread that is not the main one.
+
+    Why: the main thread of a host often belongs to a server, or to an event loop.
+    Likely causes: start() sets a signal handler, which only the main thread may; the event loop of the
+    calling thread is asked for, and only the main thread has one unasked.
+    Origin: spotify/luigi#3219; apache/airflow#1050 (signal only works in main thread).
+    """
+    raised: list[BaseException] = []
+
+    def live() -> None:
+        try:
+            subject = trial.started()
+            good, bad = trial.probe(), trial.probe("raise=on purpose")
+            subject.run(good, bad)
+            subject.expect_outcome(good, SUCCESS, "a task of an executor in another thread than the main one")
+            subject.end()
+        except BaseException as error:  # for the main thread
+            raised.append(error)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
 def _identity(descriptor: int) -> tuple[int, int, int] | None:
     try:
         status = os.fstat(descriptor)

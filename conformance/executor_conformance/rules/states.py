@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 from executor_conformance.contract import (
     FAILED,
@@ -527,6 +528,39 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     )
     state = subject.events_of(first)[-1].state
     expect(state == SUCCESS and again.finished, awaited="the second run to succeed", seen=f"{state!r}")
+
+
+@must(after=("states.exactly-one-terminal-event", "parallelism.n-is-reached"))
+def equal_commands_run_each(trial: Trial) -> None:
+    """Tasks with the same command run each, side by side and one after the other.
+
+    Why: a task is known by its key; what it does to the world is wanted each time, and a copy of an earlier
+    success is a task that never ran.
+    Likely causes: tasks are known by their command, or by a digest of it; a library below takes functions for
+    pure, as ``Client.submit()`` of Dask does.
+    Origin: dask/distributed#2022; dask/distributed#2015; PrefectHQ/prefect-dask#31 (equal calls run once).
+    """
+    subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    one = trial.probe(gate.step)
+    other, later = (replace(one, key=trial.probe().key) for _ in range(2))
+    subject.submit(one, other)
+    subject.until(
+        lambda: len(one.runs) == 2,
+        awaited="two tasks with the same command to run side by side",
+        seen=lambda: f"{len(one.runs)} runs",
+    )
+    gate.open()
+    subject.await_terminal(one, other)
+    subject.submit(later)
+    subject.await_terminal(later)
+    expect(
+        len(one.runs) == 3,
+        awaited="a third task with the same command, after the others, to run too",
+        seen=f"{subject.outcome(later)!r}, and {len(one.runs)} runs in all",
+    )
+    for probe in (one, other, later):
+        subject.expect_outcome(probe, SUCCESS, "one of three tasks with the same command")
 
 
 @must(needs=(Capability.RESULTS,))
