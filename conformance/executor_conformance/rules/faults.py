@@ -695,6 +695,10 @@ def a_backlog_never_blocks_the_host(trial: Trial) -> None:
         )
 
 
+#: What ``select()`` is made for, and what leaves room for an executor beside them.
+_FD_SETSIZE, _ROOM_FOR_DESCRIPTORS = 1024, 2048
+
+
 # -- the host is short of something --------------------------------------------------------------------------
 
 
@@ -785,6 +789,30 @@ def _no_processes(trial: Trial) -> _Shortage:
             trial.kill_own(pid)
 
     return _Shortage("no process could be made", begin, relieve)
+
+
+@should()
+def descriptors_may_have_large_numbers(trial: Trial) -> None:
+    """An executor works in a host that has more than a thousand descriptors open.
+
+    Why: connections and log files of a large scheduler are that many, and the next descriptor has a number
+    above 1,024 wherever the limit allows it.
+    Likely causes: ``select.select()``, which takes none of these; a table of descriptors with a fixed size.
+    Origin: noxdafox/pebble#48; facebookincubator/submitit#1687 (filedescriptor out of range in select()).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _ROOM_FOR_DESCRIPTORS:
+        raise NotApplicable(f"a process may have {hard} descriptors here, and no more")
+    if soft != resource.RLIM_INFINITY and soft < _ROOM_FOR_DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_ROOM_FOR_DESCRIPTORS, hard))
+    while os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) < _FD_SETSIZE:
+        pass  # this process ends with the rule
+    subject = trial.started(parallelism=2)
+    good, bad = trial.probes(3), trial.probe("raise=on purpose")
+    subject.run(*good, bad)
+    for probe in good:
+        subject.expect_outcome(probe, SUCCESS, "a task of a host with many descriptors")
+    subject.end()
 
 
 @must(after=("faults.pumping-survives-a-death",))

@@ -151,7 +151,7 @@ def the_host_reaches_a_plateau(trial: Trial) -> None:
     _expect_plateau(trial, "the host", of_host)
 
 
-@should(after=("memory.the-host-reaches-a-plateau",))
+@should(after=("memory.the-host-reaches-a-plateau", "parallelism.running-is-true-to-the-journal"))
 def nothing_is_kept_of_a_task(trial: Trial) -> None:
     """When the event of a task has been taken, the host holds no more objects than before the task.
 
