@@ -10,7 +10,7 @@ import pytest
 
 from executor_conformance.harness.growth import goes_on
 from executor_conformance.harness.memory import ballast, private_bytes
-from executor_conformance.harness.timing import ShareAbove, distribution, quantile, spread
+from executor_conformance.harness.timing import AtAnyMoment, ShareAbove, distribution, quantile, spread
 
 
 def decide(chance: random.Random, share: float, most: int, **options: float) -> tuple[bool | None, int]:
@@ -54,6 +54,36 @@ def test_quantiles_and_the_distribution() -> None:
     bins = told["histogram_up_to_s"]
     assert isinstance(bins, dict)
     assert sum(bins.values()) == 100
+
+
+# -- an interval between two looks at new tasks, on an idle machine and on busy ones -------------------------
+
+
+def forks(chance: random.Random, busy: float) -> float:
+    """Seconds; a busy machine adds delays, of which a few are long."""
+    return 0.004 + busy * chance.lognormvariate(-6.0, 1.0)
+
+
+def look(chance: random.Random, busy: float, interval: float, count: int = 24) -> AtAnyMoment:
+    return AtAnyMoment(
+        [interval * chance.random() + sum(forks(chance, busy) for _ in range(2)) for _ in range(count)],
+        [forks(chance, busy) for _ in range(count)],
+    )
+
+
+@pytest.mark.parametrize("busy", [0, 1, 2])
+def test_an_interval_is_told_from_a_busy_machine(busy: float) -> None:
+    chance = random.Random(1)
+    assert sum(look(chance, busy, 0.0).shows for _ in range(1_000)) <= 10
+    assert sum(look(chance, busy, 0.1).shows for _ in range(1_000)) >= (990 if busy < 2 else 900)
+
+
+def test_a_wild_machine_says_little() -> None:
+    chance = random.Random(1)
+    assert look(chance, 0, 0.0).says == 1
+    assert look(chance, 2, 0.0, count=1_000).says == 0.5
+    assert look(chance, 9, 0.0, count=1_000).says == 0
+    assert AtAnyMoment([0.1] * 24, look(chance, 9, 0.0).controls).says == 1  # nothing scatters
 
 
 # -- growth: a sample a stretch of 40 tasks; 8 KB a task is a leak -------------------------------------------

@@ -10,6 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+#: A polling interval is seen when it is at least twice as long.
+_SPREAD_S = 0.01
+#: A correlation of 21 moments with what was waited then; by chance it is below that once in 10,000 times.
+_FOLLOWS = -0.7
+#: Half of what a machine scatters where it is calm, and where nothing would show.
+_CALM_S, _WILD_S = 0.0025, 0.005
+
 
 @dataclass
 class ShareAbove:
@@ -62,6 +69,72 @@ def quantile(samples: Sequence[float], share: float) -> float:
 def spread(samples: Sequence[float]) -> float:
     """From the 10th to the 90th percentile."""
     return quantile(samples, 0.9) - quantile(samples, 0.1)
+
+
+@dataclass(frozen=True)
+class AtAnyMoment:
+    """What tasks waited that were submitted at random moments, and what the machine scatters at such moments.
+
+    An interval between two looks at new tasks scatters all of them, as much below the median as above it; a
+    busy machine delays a few far more than the rest.  So the half below the median tells the one from the
+    other, and the whole an interval that comes after some rests only.
+
+    :param waited: seconds.
+    :param controls: seconds that such a process took at these moments without any executor.
+    :param follows: the correlation of what was waited with the moment: who comes later finds the next look
+        nearer, however much a busy machine scatters.
+    """
+
+    waited: Sequence[float]
+    controls: Sequence[float]
+    follows: float = 0.0
+
+    @property
+    def spread_s(self) -> float:
+        return spread(self.waited)
+
+    @property
+    def allowed_s(self) -> float:
+        return _SPREAD_S + 2 * quantile(self.controls, 0.5) + 3 * spread(self.controls)
+
+    @property
+    def to_median_s(self) -> float:
+        return _to_median(self.waited)
+
+    @property
+    def allowed_to_median_s(self) -> float:
+        return _SPREAD_S + quantile(self.controls, 0.5) / 2 + 3 * _to_median(self.controls)
+
+    @property
+    def shows(self) -> bool:
+        """Whether an interval shows; now and then by chance."""
+        if self.spread_s > self.allowed_s or self.to_median_s > self.allowed_to_median_s:
+            return True
+        return self.follows <= _FOLLOWS and self.spread_s > 2 * _SPREAD_S
+
+    @property
+    def says(self) -> float:
+        """How much it says that no interval shows, from 0 (the machine would hide one) to 1."""
+        scattered = _to_median(self.controls)
+        if scattered <= _CALM_S or self.spread_s <= 2 * _SPREAD_S:
+            return 1.0
+        return 0.5 if scattered <= _WILD_S else 0.0
+
+    def measurements(self) -> dict[str, object]:
+        """For the report."""
+        return {
+            "queued_time": distribution(self.waited),
+            "spread_s": round(self.spread_s, 6),
+            "allowed_s": round(self.allowed_s, 6),
+            "to_median_s": round(self.to_median_s, 6),
+            "allowed_to_median_s": round(self.allowed_to_median_s, 6),
+            "follows_the_moment": round(self.follows, 3),
+        }
+
+
+def _to_median(samples: Sequence[float]) -> float:
+    """From the 10th percentile to the median."""
+    return quantile(samples, 0.5) - quantile(samples, 0.1)
 
 
 def distribution(samples: Sequence[float]) -> dict[str, object]:
