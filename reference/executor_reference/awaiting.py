@@ -8,7 +8,6 @@ import contextvars
 import functools
 import os
 import queue
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 from executor_reference.endings import kill_session, reap, why_it_failed
 from executor_reference.linux import die_with_parent
-from executor_reference.task import reset_signal
+from executor_reference.task import reset_signals
 
 _LOST = "how it ended is lost: this process ignores SIGCHLD, or something in it waits for every child"
 
@@ -151,10 +150,7 @@ async def _end_of(pid: int) -> None:
 def _leave_the_host(host: int) -> None:
     """Between fork and exec."""
     die_with_parent(host)
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            reset_signal(number)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    reset_signals()
 
 
 async def call(function: Callable[[], object], places: asyncio.Semaphore) -> object:

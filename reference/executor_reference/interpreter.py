@@ -11,25 +11,25 @@ import marshal
 import os
 import runpy
 import sys
+from sys import modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_IN_A_FILE = b"\1"
+    from executor_reference.orders import Named
+
+#: Instead of an order: it is in a file, whose descriptor comes with the next message.
+IN_A_FILE = b"\1"
 
 
-def _order(descriptor: int, longest: int) -> Any:
-    """What the host has marshalled.
-
-    A module, its arguments and ``None``; or ``None``, where modules are, and a function: its module and its
-    name, or else pickled.
-    """
+def receive(descriptor: int, longest: int) -> bytes:
+    """The order that comes from the host."""
     message = os.read(descriptor, longest)
     if not message:
         os._exit(0)  # there will be no order
-    if message == _IN_A_FILE:
+    if message == IN_A_FILE:
         import socket
 
         with socket.socket(fileno=os.dup(descriptor)) as host:
@@ -37,29 +37,34 @@ def _order(descriptor: int, longest: int) -> Any:
         with open(file, "rb") as large:
             message += large.read()
     os.close(descriptor)
-    return marshal.loads(message[1:])
+    return message[1:]
 
 
-def _function(how: tuple[str, str] | bytes) -> Any:
+def find_function(how: Named | bytes) -> Callable[[], object]:
+    """The function that goes by these names, with its arguments; or the one that was pickled."""
     if isinstance(how, bytes):
         import pickle
 
-        return pickle.loads(how)
-    module, name = how
-    __import__(module)
-    found = sys.modules[module]
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        return pickle.loads(how)  # type: ignore[no-any-return]
+    module, names, arguments, keywords = how
+    if module not in modules:
+        __import__(module)
+    found: Any = modules[module]
+    for name in names:
+        found = getattr(found, name)
+    if arguments or keywords:
+        return lambda: found(*(arguments or ()), **(keywords or {}))
+    return found  # type: ignore[no-any-return]
 
 
 def _task() -> tuple[Callable[..., object], list[str]]:
     sys.path.pop(0)  # where this script is
-    module, words, function = _order(int(sys.argv[1]), int(sys.argv[2]))
+    # a module and its arguments; or where modules are, and a function
+    module, words, function = marshal.loads(receive(int(sys.argv[1]), int(sys.argv[2])))
     if function is not None:
         sys.argv = [""]
         sys.path[:] = words
-        return _function(function), []
+        return find_function(function), []
     sys.argv = words
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, os.getcwd())

@@ -70,7 +70,7 @@ class ForkLauncher(Launcher):
                 shed_the_host()
                 return prepared.instruction
 
-            become_task(instruction, parent=host, fail=note.write)
+            become_task(instruction, host, note)
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:  # no descriptor left: a task that cannot be watched must not run

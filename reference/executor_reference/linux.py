@@ -1,17 +1,25 @@
-"""Two Linux facilities that the standard library does not offer."""
+"""Linux facilities that the standard library does not offer."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+from os import getppid
 
 TYPE_CHECKING = False  # typing's own would import typing
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_SIGKILL = int(signal.SIGKILL)
 _libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
+_set_of_signals = ctypes.c_ulong * (1024 // 8 // ctypes.sizeof(ctypes.c_ulong))
+_NO_SIGNALS = _set_of_signals()
+_SIG_SETMASK = int(signal.SIG_SETMASK)
+_sigprocmask = _libc.sigprocmask
 
 
 def die_with_parent(parent: int) -> None:
@@ -19,11 +27,36 @@ def die_with_parent(parent: int) -> None:
 
     :param parent: the parent's pid before the fork: had it died since, the signal would never come.
     """
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    if os.getppid() != parent:
+    if _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0) != 0:
+        _raise_error()
+    if getppid() != parent:
         os._exit(1)
+
+
+def watch_children() -> int:
+    """A descriptor that becomes readable when a child ends; from now on ``SIGCHLD`` is blocked.
+
+    A handler would run Python code for each child, and each child would have to be rid of it.
+
+    :raises OSError: there is no descriptor left.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    children = _set_of_signals(1 << (signal.SIGCHLD - 1))
+    descriptor: int = _libc.signalfd(-1, children, os.O_CLOEXEC | os.O_NONBLOCK)
+    if descriptor < 0:
+        _raise_error()
+    return descriptor
+
+
+def unblock_signals() -> None:
+    """Have no signal blocked: for a process with one thread what ``signal.pthread_sigmask`` does, in less."""
+    if _sigprocmask(_SIG_SETMASK, _NO_SIGNALS, None) != 0:
+        _raise_error()
+
+
+def _raise_error() -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
 
 
 def close_private_descriptors(keep: Collection[int]) -> None:

@@ -22,13 +22,12 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any, NamedTuple
 
-from executor_reference import main_module, zygote
-from executor_reference.commands import Argv, Call, Command
+from executor_reference import orders, zygote
+from executor_reference.commands import Argv, Command
 from executor_reference.launch import Ended, Launcher
 
 _GONE = (BrokenPipeError, ConnectionResetError)
@@ -47,11 +46,13 @@ class Order(NamedTuple):
 class SpareLauncher(Launcher):
     """Has a zygote make processes, and keeps some ready.
 
-    :param spares: how many to keep ready.
+    :param spares: how many to keep ready, at least.
     """
 
     #: The kind of spare that is made ahead of demand.
     kind = zygote.RAISE
+    #: So many are raised in one go, which costs less than one by one.
+    at_once = 4
 
     def __init__(self, spares: int) -> None:
         self._spares = spares
@@ -107,7 +108,7 @@ class SpareLauncher(Launcher):
     # -- tasks -----------------------------------------------------------------------------------------------
 
     def prepare(self, command: Command) -> Order:
-        return Order(zygote.RAISE, pickle.dumps(command.instruction))
+        return Order(zygote.RAISE, orders.pack(command.instruction))
 
     def launch(self, prepared: Order) -> int:
         self._read_news()  # what has died, a spare or the zygote, is not given an order
@@ -122,16 +123,16 @@ class SpareLauncher(Launcher):
             number = next(iter(self._ready))
             spare = self._ready.pop(number)
             try:
-                zygote.send_order(spare, order.text)
+                orders.send(spare, order.text)
                 return number
             except _GONE:  # it has died; that is news to come
                 pass
             finally:
                 spare.close()
-        number, spare = self._raise_spare(order.spare)
+        ((number, spare),) = self._raise(order.spare, 1)
         # if that one cannot be made, it is news, as if it had been made and had died
         with contextlib.suppress(*_GONE), spare:
-            zygote.send_order(spare, order.text)
+            orders.send(spare, order.text)
         return number
 
     def ended(self, wait: bool) -> list[Ended]:
@@ -170,30 +171,33 @@ class SpareLauncher(Launcher):
     # -- what is said to the zygote --------------------------------------------------------------------------
 
     def _raise_spares(self) -> None:
-        try:
-            while len(self._ready) < self._spares:
-                number, spare = self._raise_spare(self.kind)
-                self._ready[number] = spare
-        except OSError:
-            pass  # out of descriptors, or the zygote died: what is needed now is there, the rest is news
+        missing = self._spares + self.at_once - 1 - len(self._ready)
+        if missing < self.at_once:
+            return
+        # out of descriptors, or the zygote died: what is needed now is there, the rest is news
+        with contextlib.suppress(OSError):
+            while missing > 0:
+                raised = self._raise(self.kind, min(missing, zygote.MOST_AT_ONCE))
+                self._ready.update(raised)
+                missing -= len(raised)
 
-    def _raise_spare(self, kind: int) -> tuple[int, socket.socket]:
-        number = next(self._numbers)
-        ours, theirs = zygote.new_order_socket()
-        with theirs:
-            try:
-                self._tell(kind, number, theirs.fileno())
-            except BaseException:
-                ours.close()
-                raise
-        return number, ours
+    def _raise(self, kind: int, count: int) -> list[tuple[int, socket.socket]]:
+        """Ask for spares: their numbers, which follow each other, and the host's ends of their sockets."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            raised, ends = [], []
+            for _ in range(count):
+                our_end, their_end = orders.new_socket()
+                raised.append((next(self._numbers), ours.enter_context(our_end)))
+                ends.append(theirs.enter_context(their_end).fileno())
+            self._tell(kind, raised[0][0], ends)
+            ours.pop_all()
+            return raised
 
-    def _tell(self, word: int, number: int = 0, *descriptors: int) -> None:
+    def _tell(self, word: int, number: int = 0, descriptors: Sequence[int] = ()) -> None:
         assert self._channel is not None
+        message = zygote.MESSAGE.pack(word, number, len(descriptors))
         with contextlib.suppress(*_GONE):  # if it has died, its end of the channel is closed: that is news
-            socket.send_fds(
-                self._channel, [zygote.MESSAGE.pack(word, number)], descriptors, socket.MSG_NOSIGNAL
-            )
+            socket.send_fds(self._channel, [message], descriptors)
 
 
 class SnapshotLauncher(SpareLauncher):
@@ -223,10 +227,7 @@ class FreshLauncher(SpareLauncher):
         self._preload = preload
 
     def prepare(self, command: Command) -> Order:
-        order = super().prepare(command)
-        if isinstance(command, Call) and main_module.NAME in order.text:
-            order = super().prepare(Call(main_module.after_main(command.function)))
-        return order
+        return Order(zygote.RAISE, orders.pack(command.instruction, other_main=True))
 
     #: What the zygote is started with, and where it finds modules.
     _flags: tuple[str, ...] = ()
@@ -250,6 +251,7 @@ class InterpreterLauncher(FreshLauncher):
     """The zygote makes interpreters, which have imported nothing of the user's when their order comes."""
 
     kind = zygote.RAISE_INTERPRETER
+    at_once = 1
     _flags = ("-I", "-S")  # it runs nothing of the user's, and makes no copy of anything for them
 
     def _path(self) -> list[str]:
@@ -265,7 +267,7 @@ class InterpreterLauncher(FreshLauncher):
                 return super().prepare(command)
             told: Any = (command.module, list(command.words[2:]), None)
         else:
-            told = (None, list(sys.path), _portable(command.function))
+            told = (None, list(sys.path), orders.portable(command.function, other_main=True))
         return Order(self.kind, marshal.dumps(told))
 
     def launch(self, prepared: Order) -> int:
@@ -273,8 +275,8 @@ class InterpreterLauncher(FreshLauncher):
         if now != self._surroundings and self._channel is not None:
             self._surroundings = now
             self._drop_spares()
-            with zygote.file_in_memory(pickle.dumps(now)) as file:
-                self._tell(zygote.SURROUNDINGS, 0, file.fileno())
+            with orders.file_in_memory(pickle.dumps(now)) as file:
+                self._tell(zygote.SURROUNDINGS, 0, [file.fileno()])
         return super().launch(prepared)
 
 
@@ -286,16 +288,6 @@ def _watch(pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
-
-
-def _portable(function: Callable[[], object]) -> tuple[str, str] | bytes:
-    """What an interpreter can make a function of."""
-    pickled = pickle.dumps(function)
-    if main_module.NAME in pickled:
-        return pickle.dumps(main_module.after_main(function))
-    if type(function) is FunctionType:  # pickle has seen that these two lead to it, and takes long to import
-        return function.__module__, function.__qualname__
-    return pickled
 
 
 def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:

@@ -4,22 +4,24 @@ A task gets a session of its own (so that it can be stopped with all its childre
 forked it, has default signals, an empty standard input, and none of the executor's descriptors.  How it ended
 is its exit status; why it failed is one short text.
 
-Every page that a child writes to or a module that it imports is time before its task or between two tasks, so
-this module imports little, and a process that forks many can do most of the work once (:func:`shed_the_host`,
-:func:`rehearse`).
+Every module that a child imports and every page that it is the first to write to is time before its task, or
+between two tasks; and to use an object is to write to it, since its references are counted.  So this module
+imports little; what a child calls has a name here, because a look-up in a module would be one page more; and
+a process that forks many does most of the work once (:func:`shed_the_host`).
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import atexit
-import functools
 import gc
 import os
-import pickle
 import runpy
-import signal
 import sys
+from _signal import SIG_DFL, SIG_IGN
+from atexit import _run_exitfuncs as run_exit_functions
+from os import _exit, getpid, setsid
+from sys import modules
 
 from executor_reference.endings import text_of
 from executor_reference.linux import close_private_descriptors, die_with_parent
@@ -29,34 +31,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any, NoReturn
 
+    from executor_reference.endings import Note
+
 #: What is to be done, and with what: these words, this module and its arguments, this callable.
 EXECUTE, RUN_MODULE, CALL = range(3)
 Instruction = tuple[int, "Any"]
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+_IGNORED_BY_PYTHON = _signal.SIGPIPE, _signal.SIGXFSZ
 
 
-def become_task(
-    instruction: Callable[[], Instruction], *, parent: int, fail: Callable[[str], None]
-) -> NoReturn:
+def become_task(instruction: Callable[[], Instruction], parent: int, note: Note) -> NoReturn:
     """Turn this forked child into a task; does not return.
 
     :param instruction: says what to run, and may wait for it; called in a session of its own.
     :param parent: pid of the process that forked this one.
-    :param fail: takes the reason of a failure that is more than an exit status.
+    :param note: takes the reason of a failure that is more than an exit status.
     """
     status = 1
-    task = os.getpid()
+    task = getpid()
     try:
-        os.setsid()
+        setsid()
         die_with_parent(parent)
-        status = _carry_out(*instruction(), fail)
+        what, with_ = instruction()
+        if what == CALL:
+            with_()
+        elif what == RUN_MODULE:
+            _run_module(*with_)
+        else:
+            _execute(with_, note)
+        status = 0
     except SystemExit as exit_:
         status = _status_of(exit_)
     except BaseException as error:
         sys.__excepthook__(*sys.exc_info())
-        if os.getpid() == task:  # and not what the task has forked
-            fail(f"{type(error).__name__}: {text_of(error)}")
+        if getpid() == task:  # and not what the task has forked
+            note.write(f"{type(error).__name__}: {text_of(error)}")
     finally:
         _leave(status)
 
@@ -66,38 +76,24 @@ def shed_the_host(keep: Collection[int] = ()) -> None:
 
     :param keep: private descriptors that are still needed.
     """
-    _reset_signals()
+    reset_signals()
+    # what every new interpreter does
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    for number in _IGNORED_BY_PYTHON:
+        _signal.signal(number, SIG_IGN)
     _open_standard_streams()
     close_private_descriptors(keep)
     atexit._clear()  # what the host does at its exit
     gc.freeze()  # a collection would write to every page that is shared with the host
 
 
-def rehearse() -> None:
-    """Do what a task does before and after its own work, so that children find all of it done once.
-
-    The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
-    each child would else do for itself, to a copy of the page.
-    """
-    what, with_ = pickle.loads(_REHEARSAL)
-    _carry_out(what, with_, print)
-
-
-def _carry_out(what: int, with_: Any, fail: Callable[[str], None]) -> int:
-    if what == CALL:
-        with_()
-    elif what == RUN_MODULE:
-        _run_module(*with_)
-    else:
-        _execute(with_, fail)
-    return 0
-
-
-def _execute(words: tuple[str, ...], fail: Callable[[str], None]) -> NoReturn:
+def _execute(words: tuple[str, ...], note: Note) -> NoReturn:
+    for number in _IGNORED_BY_PYTHON:  # and by what it executes, if nobody sees to it
+        _signal.signal(number, SIG_DFL)
     try:
         os.execvp(words[0], words)
     except OSError as error:
-        fail(f"{type(error).__name__}: {error}")
+        note.write(f"{type(error).__name__}: {error}")
         os._exit(_NOT_EXECUTABLE if isinstance(error, PermissionError) else _NOT_FOUND)
 
 
@@ -114,23 +110,22 @@ def _run_module(module: str, *arguments: str) -> None:
 def _leave(status: int) -> NoReturn:
     """End as an interpreter ends, but run none of the host's code."""
     try:
-        if threading := sys.modules.get("threading"):
-            threading._shutdown()
-        atexit._run_exitfuncs()
-        _flush()
+        if "threading" in modules:
+            modules["threading"]._shutdown()
+        run_exit_functions()
+        flush()
     except BaseException:
         status = status or 1
     finally:
-        os._exit(status)
+        _exit(status)
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-
-
-_REHEARSAL = pickle.dumps((CALL, functools.partial(_flush)))
+def flush() -> None:
+    """Write what the output streams still hold."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 def _status_of(exit_: SystemExit) -> int:
@@ -143,24 +138,14 @@ def _status_of(exit_: SystemExit) -> int:
     return 1
 
 
-def reset_signal(number: int) -> None:
-    """Give it its default disposition.
-
-    As ``signal.signal()`` does, but that makes enumerations of what it takes and returns, which costs a child
-    70 page faults, as many as the fork itself.
-    """
-    _signal.signal(number, _signal.SIG_DFL)
-
-
-def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            reset_signal(number)
-    # what every new interpreter does
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def reset_signals() -> None:
+    """Have every signal do what it does by default, and none blocked."""
+    # The functions of signal itself make enumerations of what they take and return: 70 pages in each child.
+    _signal.set_wakeup_fd(-1)
+    for number in _signal.valid_signals():
+        if number not in (_signal.SIGKILL, _signal.SIGSTOP):
+            _signal.signal(number, SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _open_standard_streams() -> None:

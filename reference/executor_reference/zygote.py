@@ -1,35 +1,42 @@
 """The small process that makes processes ahead of demand, and what it says with the host.
 
-It is told over one channel, a socket that keeps messages apart, to raise a spare (whose end of its order
-socket comes with the message) or to kill one; and tells how each that has ended, ended.  It runs no task and
+It is told over one channel, a socket that keeps messages apart, to raise spares (whose ends of their order
+sockets come with the message) or to kill one; and tells how each that has ended, ended.  It runs no task and
 no code of the user's.  An order is for a spare alone: it goes from the host to the spare directly.
+
+After a fork both processes copy each page that they write to.  So this one raises several spares in one go;
+and what a spare does until its order comes is short.
 """
 
 from __future__ import annotations
 
 import collections
-import functools
 import gc
 import os
 import pickle
 import select
-import signal
 import socket
 import struct
 import sys
+from os import close, fork
 
-from executor_reference import task
+from executor_reference import interpreter, orders, task
 from executor_reference.endings import Note, kill_session, reap, why_it_failed
-from executor_reference.linux import die_with_parent
+from executor_reference.interpreter import receive
+from executor_reference.linux import die_with_parent, unblock_signals, watch_children
+from executor_reference.orders import LONGEST_MESSAGE, unpack
+from executor_reference.task import become_task
 
 TYPE_CHECKING = False  # typing's own would import typing
 if TYPE_CHECKING:
-    from typing import BinaryIO, NoReturn
+    from typing import NoReturn
 
-#: To the zygote: a word, and the number of a spare.
-MESSAGE = struct.Struct("<BQ")
+#: To the zygote: a word, the number of a spare, and how many there are, with numbers from that one on.
+MESSAGE = struct.Struct("<BQB")
 RAISE, RAISE_INTERPRETER, KILL, SURROUNDINGS, PILL = range(5)
 _DESCRIPTOR = struct.Struct("i")
+#: So many spares can be raised by one message.
+MOST_AT_ONCE = 16
 #: From the zygote: the number of what has ended, and whether it failed; then why, as text.
 _NEWS = struct.Struct("<Q?")
 LONGEST_NEWS = 8192
@@ -39,55 +46,6 @@ def read_news(message: bytes) -> tuple[int, str | None]:
     """The number of what has ended, and why it failed; ``None`` for success."""
     number, failed = _NEWS.unpack_from(message)
     return number, message[_NEWS.size :].decode() if failed else None
-
-
-# -- orders: from the host to a spare ------------------------------------------------------------------------
-
-#: What an order starts with: it follows; or it is in a file, whose descriptor comes with the next message.
-_HERE, _IN_A_FILE = b"\0", b"\1"
-#: Sending this much over a new socket never waits for a reader.
-_SHORT = 32 * 1024
-LONGEST_MESSAGE = len(_HERE) + _SHORT
-
-
-def new_order_socket() -> tuple[socket.socket, socket.socket]:
-    """The host's end and the spare's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def send_order(spare: socket.socket, order: bytes) -> None:
-    """Give a spare its one order; does not wait for it, which may not have been made yet.
-
-    :raises BrokenPipeError: the spare is gone.
-    :raises ConnectionResetError: the same.
-    """
-    if len(order) <= _SHORT:
-        spare.send(_HERE + order, socket.MSG_NOSIGNAL)
-    else:
-        with file_in_memory(order) as file:
-            spare.send(_IN_A_FILE, socket.MSG_NOSIGNAL)
-            socket.send_fds(spare, [b"!"], [file.fileno()], socket.MSG_NOSIGNAL)
-
-
-def _receive_order(descriptor: int) -> bytes:
-    message = os.read(descriptor, LONGEST_MESSAGE)
-    if not message:
-        os._exit(0)  # there will be no order
-    if message == _IN_A_FILE:
-        with socket.socket(fileno=os.dup(descriptor)) as host:
-            file = socket.recv_fds(host, 1, 1)[1][0]
-        with open(file, "rb") as large:
-            message = _HERE + large.read()
-    os.close(descriptor)
-    return message[len(_HERE) :]
-
-
-def file_in_memory(data: bytes) -> BinaryIO:
-    """A file that holds this, to be read from its start."""
-    file = open(os.memfd_create("order"), "w+b")  # noqa: SIM115 - the caller closes it
-    file.write(data)
-    file.seek(0)
-    return file
 
 
 # -- the process ---------------------------------------------------------------------------------------------
@@ -130,7 +88,7 @@ def _become_zygote(channel: int, host: int) -> NoReturn:
         with socket.socket(fileno=channel) as connection:
             zygote = _Zygote(connection)
             for _ in range(_UNTIL_FAST):
-                task.rehearse()
+                _rehearse()
             gc.freeze()  # a collection in a task would write to every page that is shared with it
             zygote.serve()
     except BaseException:
@@ -139,6 +97,16 @@ def _become_zygote(channel: int, host: int) -> NoReturn:
         os._exit(0)
 
 
+def _rehearse() -> None:
+    """Do what a task does before and after its own work, so that children find all of it done once.
+
+    The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
+    each child would else do for itself, to a copy of the page.
+    """
+    unpack(_REHEARSAL)[1]()
+
+
+_REHEARSAL = orders.pack((task.CALL, task.flush))
 #: A function is called so often before the interpreter has rewritten it to its fastest form.
 _UNTIL_FAST = 10
 #: Each is a mapping that a fork has to copy.
@@ -155,13 +123,8 @@ class _Zygote:
         self._pids: dict[int, int] = {}  # by number
         self._notes: list[Note] = []  # which nobody writes on any more
         self._unsent: collections.deque[bytes] = collections.deque()
-        # a byte arrives here whenever a child has ended
-        self._ended, wakeup = os.pipe()
-        os.set_blocking(self._ended, False)
-        os.set_blocking(wakeup, False)
-        self._descriptors = channel.fileno(), self._ended, wakeup
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._ended = watch_children()
+        self._order_socket = -1  # of the next child
 
     def serve(self) -> None:
         """Until the pill, or until the host is gone."""
@@ -183,20 +146,20 @@ class _Zygote:
 
     def _take_message(self) -> bool:
         try:
+            # Not socket.recv_fds(), which ignores the flag (python/cpython#107898).
             message, ancillary, _, _ = self._channel.recvmsg(
-                MESSAGE.size, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+                MESSAGE.size, socket.CMSG_SPACE(MOST_AT_ONCE * _DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionResetError:
             return False
         if not message:
             return False
-        word, number = MESSAGE.unpack(message)
-        descriptors = [_DESCRIPTOR.unpack(data)[0] for _, _, data in ancillary]
+        word, number, count = MESSAGE.unpack(message)
+        descriptors = [one for _, _, data in ancillary for (one,) in _DESCRIPTOR.iter_unpack(data)]
         if word in (RAISE, RAISE_INTERPRETER):
-            if descriptors:
-                self._raise(word, number, descriptors[0])
-            else:
-                self._say(number, "it could not be started: there is no descriptor left for it")
+            self._raise(word, number, descriptors)
+            for missing in range(number + len(descriptors), number + count):
+                self._say(missing, "it could not be started: there is no descriptor left for it")
         elif word == KILL and number in self._pids:
             kill_session(self._pids[number])
         elif word == SURROUNDINGS and descriptors:
@@ -204,29 +167,41 @@ class _Zygote:
                 _take_surroundings(*pickle.load(file))
         return bool(word != PILL)
 
-    def _raise(self, word: int, number: int, orders: int) -> None:
+    def _raise(self, word: int, number: int, order_sockets: list[int]) -> None:
+        wait = self._await_interpreter if word == RAISE_INTERPRETER else self._await_order
+        self._to_close = [self._channel.fileno(), self._ended, *order_sockets]
+        raised = []
         try:
-            note = self._notes.pop() if self._notes else Note()
-            pid = os.fork()
+            for self._order_socket in order_sockets:
+                note = self._notes.pop() if self._notes else Note()
+                pid = fork()
+                if pid == 0:
+                    become_task(wait, self._pid, note)
+                raised.append((pid, note))
         except OSError as error:  # out of processes or memory; the other tasks go on
-            self._say(number, f"it could not be started: {error}")
-        else:
-            if pid == 0:
-                wait = _await_interpreter if word == RAISE_INTERPRETER else self._await_order
-                task.become_task(functools.partial(wait, orders), parent=self._pid, fail=note.write)
-            self._children[pid] = number, note
-            self._pids[number] = pid
-        os.close(orders)
+            for missing in range(number + len(raised), number + len(order_sockets)):
+                self._say(missing, f"it could not be started: {error}")
+        for raised_number, (pid, note) in enumerate(raised, number):
+            self._children[pid] = raised_number, note
+            self._pids[raised_number] = pid
+        for order_socket in order_sockets:
+            close(order_socket)
 
-    def _await_order(self, orders: int) -> task.Instruction:
-        # What a child still has of this process goes.
-        signal.set_wakeup_fd(-1)
-        task.reset_signal(signal.SIGCHLD)
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        task.rehearse()  # what is written to, is copied now, and not when the order has come
-        instruction: task.Instruction = pickle.loads(_receive_order(orders))
-        return instruction
+    def _await_order(self) -> task.Instruction:
+        unblock_signals()
+        order_socket = self._order_socket
+        for descriptor in self._to_close:
+            if descriptor != order_socket:
+                close(descriptor)
+        _rehearse()  # what is written to, is copied now, and not when the order has come
+        return unpack(receive(order_socket, LONGEST_MESSAGE))
+
+    def _await_interpreter(self) -> task.Instruction:
+        """The order is awaited by what replaces this process."""
+        unblock_signals()
+        os.set_inheritable(self._order_socket, True)
+        words = sys.executable, interpreter.__file__, str(self._order_socket), str(LONGEST_MESSAGE)
+        return task.EXECUTE, words
 
     def _bury_the_dead(self) -> None:
         os.read(self._ended, 1 << 16)
@@ -263,14 +238,3 @@ def _take_surroundings(environment: dict[bytes, bytes], directory: bytes | None)
     os.environb.update(environment)
     if directory is not None:
         os.chdir(directory)
-
-
-_INTERPRETER = os.path.join(os.path.dirname(__file__), "interpreter.py")
-
-# -- spares --------------------------------------------------------------------------------------------------
-
-
-def _await_interpreter(orders: int) -> task.Instruction:
-    """The order is awaited by what replaces this process."""
-    os.set_inheritable(orders, True)
-    return task.EXECUTE, (sys.executable, _INTERPRETER, str(orders), str(LONGEST_MESSAGE))

@@ -609,6 +609,16 @@ def test_a_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]
     assert description["blocked"] == 0
 
 
+def test_a_program_dies_of_a_closed_pipe(local: Fixture) -> None:
+    path = local.path("status")
+    assert outcome_of(local.started(), ["cp", "/proc/self/status", path]) == ("success", None)
+    fields = dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
+    ignored, blocked = (int(fields[name], 16) for name in ("SigIgn", "SigBlk"))
+    assert not ignored >> (signal.SIGPIPE - 1) & 1
+    assert not ignored >> (signal.SIGXFSZ - 1) & 1
+    assert blocked == 0
+
+
 def test_a_task_has_an_empty_input_and_only_inheritable_descriptors(description: dict[str, Any]) -> None:
     assert description["input"] == ""
     others = {number: name for number, name in description["descriptors"].items() if int(number) > 2}
@@ -767,6 +777,23 @@ def test_the_end_comes_also_when_the_zygote_is_gone(
     call(executor)
     call(executor)
     assert executor.get_event_buffer() == {}
+
+
+def test_a_host_that_dies_of_a_closed_pipe_outlives_its_zygote(small: Fixture) -> None:
+    host = os.fork()
+    if host == 0:
+        try:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            executor = LocalExecutor(2, small.method)
+            executor.start()
+            zygote = zygote_pid(executor)
+            os.kill(zygote, signal.SIGKILL)
+            os.waitid(os.P_PID, zygote, os.WEXITED | os.WNOWAIT)
+            executor.terminate()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(host, 0)[1] == 0
 
 
 def test_the_zygote_leaves_with_its_host(small: Fixture) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import shlex
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from executor_reference import TaskKey
+from executor_reference import TaskKey, orders
 from executor_reference.commands import Argv, Call, parse
 from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TERMINAL, TRANSITIONS
+from executor_reference.task import CALL, EXECUTE
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,41 @@ def test_a_command_is_a_copy() -> None:
 
 def test_a_callable_stays_what_it_is() -> None:
     assert parse(print) == Call(print)
+
+
+class _Word(str):
+    """Not what marshal takes."""
+
+
+class _Place:
+    @staticmethod
+    def of_a_class() -> str:
+        return "reached"
+
+
+@pytest.mark.parametrize(
+    ("function", "returns", "named"),
+    [
+        pytest.param(_Place.of_a_class, "reached", True, id="in a class"),
+        pytest.param(functools.partial(shlex.join, ["a b"]), "'a b'", False, id="a list"),
+        pytest.param(functools.partial(shlex.quote, "a b"), "'a b'", True, id="an argument"),
+        pytest.param(functools.partial(shlex.quote, s="a b"), "'a b'", True, id="by its name"),
+        pytest.param(functools.partial(shlex.quote, _Word("a b")), "'a b'", False, id="a subclass"),
+        pytest.param(functools.partial(bytes, bytearray(b"a")), b"a", False, id="not a function"),
+        pytest.param(os.getpid, os.getpid(), False, id="built in"),
+    ],
+)
+def test_an_order_brings_a_callable_over(
+    function: Callable[[], object], returns: object, named: bool
+) -> None:
+    what, brought = orders.unpack(orders.pack(Call(function).instruction))
+    assert (what, brought()) == (CALL, returns)
+    assert isinstance(orders.portable(function), tuple) is named
+
+
+def test_an_order_brings_words_over() -> None:
+    order = orders.pack(parse([_Word("echo"), "\udcff"]).instruction)
+    assert orders.unpack(order) == (EXECUTE, ("echo", "\udcff"))
 
 
 def test_a_key_has_the_fields_of_a_task_instance() -> None:

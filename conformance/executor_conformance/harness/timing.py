@@ -116,7 +116,7 @@ class AtAnyMoment:
     def says(self) -> float:
         """How much it says that no interval shows, from 0 (the machine would hide one) to 1."""
         scattered = _to_median(self.controls)
-        if scattered <= _CALM_S or self.spread_s <= 2 * _SPREAD_S:
+        if scattered <= _CALM_S or self.to_median_s <= 2 * _SPREAD_S:
             return 1.0
         return 0.5 if scattered <= _WILD_S else 0.0
 

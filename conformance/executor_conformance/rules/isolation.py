@@ -245,6 +245,31 @@ def a_task_can_be_interrupted(trial: Trial) -> None:
         raise NotApplicable(_SHARED)
 
 
+@should(needs=(Capability.ARGV,), after=_PROGRAMS)
+def a_program_dies_of_a_closed_pipe(trial: Trial) -> None:
+    """An executed program starts with SIGPIPE not ignored, so it ends when nobody reads what it writes.
+
+    Why: ``vmstat 5 | head -n 1`` never ends, and other pipelines fill their task's log with errors.
+    Likely causes: Python ignores SIGPIPE, and what is ignored stays so over ``os.execvp()`` and
+    ``os.posix_spawn()``; ``restore_signals=False``.
+    Origin: ansible/ansible#44813 (a pipeline that hangs); apenwarr/redo#13.
+    """
+    path = os.path.join(trial.scratch, "status")
+    # no Python, which ignores it itself
+    program = trial.program("/bin/sh", "-c", 'cat /proc/self/status > "$0.new" && mv "$0.new" "$0"', path)
+    subject = trial.started(parallelism=1)
+    subject.run(program)
+    subject.expect_outcome(program, SUCCESS, "/bin/sh -c ...")
+    with open(path) as file:
+        status = dict(line.split(":", 1) for line in file)
+    for how, field in (("ignored", "SigIgn"), ("blocked", "SigBlk")):
+        expect(
+            not int(status[field], 16) >> (signal.SIGPIPE - 1) & 1,
+            awaited="a program with a default SIGPIPE",
+            seen=f"SIGPIPE {how}",
+        )
+
+
 def _expect_no_note(
     trial: Trial, subject: Subject, step: str, awaited: str, counts: Callable[[str], object]
 ) -> bool:
