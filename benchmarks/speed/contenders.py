@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class Session(abc.ABC):
     @abc.abstractmethod
     def finished(self) -> int:
         """How many tasks have ended so far; collects what there is to collect, and does not wait."""
+
+    def wait(self, seconds: float) -> None:
+        """Until some task may have ended, and not longer than this."""
+        time.sleep(seconds)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -94,6 +99,9 @@ class _Native(Session):
         self._executor.sync()
         self._finished += len(self._executor.get_event_buffer())
         return self._finished
+
+    def wait(self, seconds: float) -> None:
+        self._executor.wait(seconds)
 
     def close(self) -> None:
         self._executor.end()

@@ -86,7 +86,7 @@ def _rate(session: Session, name: str, seconds: float) -> float:
     while (now := time.monotonic()) < began + seconds:
         finished = session.finished()
         if submitted - finished >= _WINDOW:
-            time.sleep(_NAP_S)
+            session.wait(_NAP_S)
         while submitted - finished < _WINDOW:
             session.submit(name)
             submitted += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import mmap
 import os
-import signal
 
 
 class Note:
@@ -50,10 +50,11 @@ def text_of(error: BaseException) -> str:
 
 
 def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    # Not signal.Signals, which brings along enum, and with that many pages for each fork to copy.
+    for name in sorted(dir(_signal)):
+        if name.startswith("SIG") and "_" not in name and getattr(_signal, name) == number:
+            return name
+    return f"signal {number}"
 
 
 def reap(ended: os.waitid_result) -> int:
@@ -72,6 +73,6 @@ def kill_session(pid: int) -> None:
     """Kill a task and its children: the task leads a process group from its first moments on."""
     for kill in (os.killpg, os.kill):  # in its very first moments it may not lead one yet
         try:
-            kill(pid, signal.SIGKILL)
+            kill(pid, _signal.SIGKILL)
         except ProcessLookupError:
             pass

@@ -1,16 +1,16 @@
 """What a spare interpreter does until it has its order: nothing, and it has imported nothing of the user's.
 
-Run as a script, with the descriptor that the order comes from and the length of the longest one, so that all
-of it is ready when that comes.  It imports as little as it can: a new interpreter takes ten milliseconds,
-typing and pickle as much again.
+Run as a script, with the descriptor that the order comes from, so that all of it is ready when that comes.
+It imports as little as it can: a new interpreter takes ten milliseconds, typing and pickle as much again.
 """
 
 from __future__ import annotations
 
-import marshal
 import os
 import runpy
 import sys
+from marshal import loads
+from os import close, read
 from sys import modules
 
 TYPE_CHECKING = False
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 #: Instead of an order: it is in a file, whose descriptor comes with the next message.
 IN_A_FILE = b"\1"
+LONGEST_MESSAGE = 4000
 
 
-def receive(descriptor: int, longest: int) -> bytes:
+def receive(descriptor: int) -> Any:
     """The order that comes from the host."""
-    message = os.read(descriptor, longest)
+    message = read(descriptor, LONGEST_MESSAGE)
     if not message:
         os._exit(0)  # there will be no order
     if message == IN_A_FILE:
@@ -36,16 +37,16 @@ def receive(descriptor: int, longest: int) -> bytes:
             file = socket.recv_fds(host, 1, 1)[1][0]
         with open(file, "rb") as large:
             message += large.read()
-    os.close(descriptor)
-    return message[1:]
+    close(descriptor)
+    return loads(message[1:])
 
 
 def find_function(how: Named | bytes) -> Callable[[], object]:
     """The function that goes by these names, with its arguments; or the one that was pickled."""
     if isinstance(how, bytes):
-        import pickle
+        from _pickle import loads as unpickle  # pickle itself imports many more
 
-        return pickle.loads(how)  # type: ignore[no-any-return]
+        return unpickle(how)  # type: ignore[no-any-return]
     module, names, arguments, keywords = how
     if module not in modules:
         __import__(module)
@@ -60,7 +61,7 @@ def find_function(how: Named | bytes) -> Callable[[], object]:
 def _task() -> tuple[Callable[..., object], list[str]]:
     sys.path.pop(0)  # where this script is
     # a module and its arguments; or where modules are, and a function
-    module, words, function = marshal.loads(receive(int(sys.argv[1]), int(sys.argv[2])))
+    module, words, function = receive(int(sys.argv[1]))
     if function is not None:
         sys.argv = [""]
         sys.path[:] = words

@@ -19,6 +19,11 @@ from executor_reference.task import Instruction, become_task, shed_the_host
 Ended = tuple[int, str | None]
 
 
+def milliseconds(timeout_s: float | None) -> float | None:
+    """As ``poll()`` takes it, which waits no shorter than that."""
+    return None if timeout_s is None else timeout_s * 1e3
+
+
 class Launcher(abc.ABC):
     """One way to start tasks."""
 
@@ -41,8 +46,11 @@ class Launcher(abc.ABC):
         """
 
     @abc.abstractmethod
-    def ended(self, wait: bool) -> list[Ended]:
-        """The tasks that have ended since the last call; with ``wait``, not before something has happened."""
+    def ended(self, timeout_s: float | None) -> list[Ended]:
+        """The tasks that have ended since the last call.
+
+        :param timeout_s: for so long it waits for something to happen; ``None``: as long as it takes.
+        """
 
     @abc.abstractmethod
     def kill(self, number: int) -> None:
@@ -81,8 +89,8 @@ class ForkLauncher(Launcher):
         self._poll.register(pidfd, select.POLLIN)
         return pidfd
 
-    def ended(self, wait: bool) -> list[Ended]:
-        return [self._take(pidfd) for pidfd, _ in self._poll.poll(None if wait else 0)]
+    def ended(self, timeout_s: float | None) -> list[Ended]:
+        return [self._take(pidfd) for pidfd, _ in self._poll.poll(milliseconds(timeout_s))]
 
     def _take(self, pidfd: int) -> Ended:
         pid, note = self._tasks.pop(pidfd)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import ctypes
 import os
-import signal
 from os import getppid
 
 TYPE_CHECKING = False  # typing's own would import typing
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
-_SIGKILL = int(signal.SIGKILL)
+_SIGKILL = int(_signal.SIGKILL)
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
 _set_of_signals = ctypes.c_ulong * (1024 // 8 // ctypes.sizeof(ctypes.c_ulong))
 _NO_SIGNALS = _set_of_signals()
-_SIG_SETMASK = int(signal.SIG_SETMASK)
+_SIG_SETMASK = int(_signal.SIG_SETMASK)
 _sigprocmask = _libc.sigprocmask
 
 
@@ -40,8 +40,8 @@ def watch_children() -> int:
 
     :raises OSError: there is no descriptor left.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-    children = _set_of_signals(1 << (signal.SIGCHLD - 1))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
+    children = _set_of_signals(1 << (_signal.SIGCHLD - 1))
     descriptor: int = _libc.signalfd(-1, children, os.O_CLOEXEC | os.O_NONBLOCK)
     if descriptor < 0:
         _raise_error()

@@ -89,7 +89,7 @@ class LocalExecutor:
         self._accepting = False
         while self._tasks or self._waiting:
             self._hand_over()
-            self._collect(wait=True)
+            self._collect(None)
         self._launcher.stop()
 
     def terminate(self) -> None:
@@ -102,7 +102,7 @@ class LocalExecutor:
         for number in self._tasks.values():
             self._launcher.kill(number)
         while self._tasks:
-            self._collect(wait=True)
+            self._collect(None)
         self._launcher.stop()
 
     # -- work ------------------------------------------------------------------------------------------------
@@ -143,7 +143,15 @@ class LocalExecutor:
 
     def sync(self) -> None:
         """Collect what has ended and fill the free slots; never waits."""
-        self._collect(wait=False)
+        self._collect(0)
+        self._hand_over()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """As :meth:`sync`, but waits until something has happened to a task that runs; else returns at once.
+
+        :param timeout_s: seconds, at the most; ``None``: as long as it takes.
+        """
+        self._collect(timeout_s)
         self._hand_over()
 
     def get_event_buffer(self, dag_ids: Collection[str] | None = None) -> dict[Any, tuple[str, str | None]]:
@@ -194,10 +202,10 @@ class LocalExecutor:
                 self._tasks[key] = number
                 self._keys[number] = key
 
-    def _collect(self, wait: bool) -> None:
-        """From running to ended; with ``wait``, not before something has happened to some task."""
+    def _collect(self, timeout_s: float | None) -> None:
+        """From running to ended; waits so long for something to happen to some task."""
         if self._tasks:
-            for number, reason in self._launcher.ended(wait):
+            for number, reason in self._launcher.ended(timeout_s):
                 key = self._keys.pop(number)
                 del self._tasks[key]
                 self._end_task(key, RUNNING, reason)

@@ -12,11 +12,10 @@ import marshal
 import os
 import pickle
 import socket
-from marshal import loads
 from types import FunctionType
 
 from executor_reference import main_module
-from executor_reference.interpreter import IN_A_FILE, find_function
+from executor_reference.interpreter import IN_A_FILE, LONGEST_MESSAGE
 from executor_reference.task import CALL
 
 TYPE_CHECKING = False  # typing's own would import typing
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     Named = tuple[str, tuple[str, ...], tuple[Any, ...] | None, dict[str, Any] | None]
 
 _HERE = b"\0"
-#: Sending this much over a new socket never waits for a reader.
-_SHORT = 4000
-LONGEST_MESSAGE = len(_HERE) + _SHORT
 #: What marshal brings over as it is; a subclass of these it does not.
 _PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
 
@@ -47,12 +43,6 @@ def pack(instruction: Instruction, other_main: bool = False) -> bytes:
     return marshal.dumps(
         (what, portable(with_, other_main) if what == CALL else tuple(map(str.__str__, with_)))
     )
-
-
-def unpack(order: bytes) -> Instruction:
-    """What was packed."""
-    what, with_ = loads(order)
-    return what, find_function(with_) if what == CALL else with_
 
 
 def portable(function: Callable[[], object], other_main: bool = False) -> Named | bytes:
@@ -87,8 +77,9 @@ def send(spare: socket.socket, order: bytes) -> None:
     :raises BrokenPipeError: the spare is gone.
     :raises ConnectionResetError: the same.
     """
-    if len(order) <= _SHORT:
-        spare.send(_HERE + order)
+    message = _HERE + order
+    if len(message) <= LONGEST_MESSAGE:  # which a new socket takes without a reader
+        spare.send(message)
     else:
         with file_in_memory(order) as file:
             spare.send(IN_A_FILE)

@@ -17,7 +17,6 @@ import gc
 import itertools
 import marshal
 import os
-import pickle
 import select
 import signal
 import socket
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 from executor_reference import orders, zygote
 from executor_reference.commands import Argv, Command
-from executor_reference.launch import Ended, Launcher
+from executor_reference.launch import Ended, Launcher, milliseconds
 
 _GONE = (BrokenPipeError, ConnectionResetError)
 
@@ -135,12 +134,12 @@ class SpareLauncher(Launcher):
             orders.send(spare, order.text)
         return number
 
-    def ended(self, wait: bool) -> list[Ended]:
+    def ended(self, timeout_s: float | None) -> list[Ended]:
         if self._channel is not None:
             # Not in launch(): the zygote's work would compete with the task's start for a processor.
             self._raise_spares()
-        if wait and not self._news and self._channel is not None:
-            self._poll.poll()
+        if timeout_s != 0 and not self._news and self._channel is not None:
+            self._poll.poll(milliseconds(timeout_s))
         self._read_news()
         news, self._news = self._news, []
         return news
@@ -275,7 +274,7 @@ class InterpreterLauncher(FreshLauncher):
         if now != self._surroundings and self._channel is not None:
             self._surroundings = now
             self._drop_spares()
-            with orders.file_in_memory(pickle.dumps(now)) as file:
+            with orders.file_in_memory(marshal.dumps(now)) as file:
                 self._tell(zygote.SURROUNDINGS, 0, [file.fileno()])
         return super().launch(prepared)
 

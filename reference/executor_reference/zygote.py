@@ -4,27 +4,27 @@ It is told over one channel, a socket that keeps messages apart, to raise spares
 sockets come with the message) or to kill one; and tells how each that has ended, ended.  It runs no task and
 no code of the user's.  An order is for a spare alone: it goes from the host to the spare directly.
 
-After a fork both processes copy each page that they write to.  So this one raises several spares in one go;
-and what a spare does until its order comes is short.
+After a fork both processes copy each page that they write to, and the fork and the child's end cost more, the
+more pages there are.  So several spares are raised in one go; what a spare does until its order comes is
+short; and this imports what modules are made of (``_socket``, ``_signal``) where these would bring along
+others that nobody needs here: ``enum`` and ``re`` have half as many pages as all of an interpreter.
 """
 
 from __future__ import annotations
 
-import collections
+import _socket
 import gc
 import os
-import pickle
 import select
-import socket
 import struct
 import sys
+from marshal import dumps, loads
 from os import close, fork
 
-from executor_reference import interpreter, orders, task
+from executor_reference import interpreter, task
 from executor_reference.endings import Note, kill_session, reap, why_it_failed
-from executor_reference.interpreter import receive
+from executor_reference.interpreter import find_function, receive
 from executor_reference.linux import die_with_parent, unblock_signals, watch_children
-from executor_reference.orders import LONGEST_MESSAGE, unpack
 from executor_reference.task import become_task
 
 TYPE_CHECKING = False  # typing's own would import typing
@@ -85,12 +85,11 @@ def _become_zygote(channel: int, host: int) -> NoReturn:
         os.setsid()
         die_with_parent(host)
         task.shed_the_host(keep={channel})
-        with socket.socket(fileno=channel) as connection:
-            zygote = _Zygote(connection)
-            for _ in range(_UNTIL_FAST):
-                _rehearse()
-            gc.freeze()  # a collection in a task would write to every page that is shared with it
-            zygote.serve()
+        zygote = _Zygote(_socket.socket(fileno=channel))
+        for _ in range(_UNTIL_FAST):
+            _rehearse()
+        gc.freeze()  # a collection in a task would write to every page that is shared with it
+        zygote.serve()
     except BaseException:
         sys.__excepthook__(*sys.exc_info())
     finally:
@@ -103,10 +102,12 @@ def _rehearse() -> None:
     The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
     each child would else do for itself, to a copy of the page.
     """
-    unpack(_REHEARSAL)[1]()
+    what, how = loads(_REHEARSAL)
+    if what == task.CALL:
+        find_function(how)()
 
 
-_REHEARSAL = orders.pack((task.CALL, task.flush))
+_REHEARSAL = dumps((task.CALL, (task.flush.__module__, (task.flush.__name__,), None, None)))
 #: A function is called so often before the interpreter has rewritten it to its fastest form.
 _UNTIL_FAST = 10
 #: Each is a mapping that a fork has to copy.
@@ -116,13 +117,13 @@ _NOTES_KEPT = 16
 class _Zygote:
     """Raises spares on demand and tells how each ended."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: _socket.socket) -> None:
         self._channel = channel
         self._pid = os.getpid()
         self._children: dict[int, tuple[int, Note]] = {}  # by pid
         self._pids: dict[int, int] = {}  # by number
         self._notes: list[Note] = []  # which nobody writes on any more
-        self._unsent: collections.deque[bytes] = collections.deque()
+        self._unsent: list[bytes] = []
         self._ended = watch_children()
         self._order_socket = -1  # of the next child
 
@@ -148,7 +149,7 @@ class _Zygote:
         try:
             # Not socket.recv_fds(), which ignores the flag (python/cpython#107898).
             message, ancillary, _, _ = self._channel.recvmsg(
-                MESSAGE.size, socket.CMSG_SPACE(MOST_AT_ONCE * _DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+                MESSAGE.size, _socket.CMSG_SPACE(MOST_AT_ONCE * _DESCRIPTOR.size), _socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionResetError:
             return False
@@ -164,7 +165,7 @@ class _Zygote:
             kill_session(self._pids[number])
         elif word == SURROUNDINGS and descriptors:
             with open(descriptors[0], "rb") as file:
-                _take_surroundings(*pickle.load(file))
+                _take_surroundings(*loads(file.read()))
         return bool(word != PILL)
 
     def _raise(self, word: int, number: int, order_sockets: list[int]) -> None:
@@ -194,14 +195,14 @@ class _Zygote:
             if descriptor != order_socket:
                 close(descriptor)
         _rehearse()  # what is written to, is copied now, and not when the order has come
-        return unpack(receive(order_socket, LONGEST_MESSAGE))
+        what, with_ = receive(order_socket)
+        return what, find_function(with_) if what == task.CALL else with_
 
     def _await_interpreter(self) -> task.Instruction:
         """The order is awaited by what replaces this process."""
         unblock_signals()
         os.set_inheritable(self._order_socket, True)
-        words = sys.executable, interpreter.__file__, str(self._order_socket), str(LONGEST_MESSAGE)
-        return task.EXECUTE, words
+        return task.EXECUTE, (sys.executable, interpreter.__file__, str(self._order_socket))
 
     def _bury_the_dead(self) -> None:
         os.read(self._ended, 1 << 16)
@@ -224,8 +225,8 @@ class _Zygote:
     def _send_news(self) -> None:
         try:
             while self._unsent:
-                self._channel.send(self._unsent[0], socket.MSG_DONTWAIT)
-                self._unsent.popleft()
+                self._channel.send(self._unsent[0], _socket.MSG_DONTWAIT)
+                del self._unsent[0]
         except BlockingIOError:
             return
         except OSError:

@@ -362,7 +362,7 @@ def test_the_next_try_and_the_same_try_again(local: Fixture) -> None:
     for command, state in ((["false"], "failed"), (["true"], "success")):
         executor.execute_async(key(1), command)
         while executor.running:
-            executor._collect(wait=True)
+            executor._collect(None)
         assert executor.get_event_buffer()[key(1)][0] == state
 
 
