@@ -41,7 +41,7 @@ class Call:
     @property
     def instruction(self) -> Instruction:
         """What a forked child is to do."""
-        return CALL, self.function
+        return CALL, (self.function, ())
 
 
 @dataclass(frozen=True)

@@ -41,35 +41,33 @@ def receive(descriptor: int) -> Any:
     return loads(message[1:])
 
 
-def find_function(how: Named | bytes) -> Callable[[], object]:
-    """The function that goes by these names, with its arguments; or the one that was pickled."""
+def find_function(how: Named | bytes) -> tuple[Callable[..., object], tuple[Any, ...]]:
+    """The function that goes by these names, and its arguments; or what was pickled, without any."""
     if isinstance(how, bytes):
         from _pickle import loads as unpickle  # pickle itself imports many more
 
-        return unpickle(how)  # type: ignore[no-any-return]
-    module, names, arguments, keywords = how
+        return unpickle(how), ()
+    module, names, arguments = how
     if module not in modules:
         __import__(module)
     found: Any = modules[module]
     for name in names:
         found = getattr(found, name)
-    if arguments or keywords:
-        return lambda: found(*(arguments or ()), **(keywords or {}))
-    return found  # type: ignore[no-any-return]
+    return found, arguments
 
 
-def _task() -> tuple[Callable[..., object], list[str]]:
+def _task() -> tuple[Callable[..., object], tuple[Any, ...]]:
     sys.path.pop(0)  # where this script is
     # a module and its arguments; or where modules are, and a function
     module, words, function = receive(int(sys.argv[1]))
     if function is not None:
         sys.argv = [""]
         sys.path[:] = words
-        return find_function(function), []
+        return find_function(function)
     sys.argv = words
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, os.getcwd())
-    return runpy._run_module_as_main, [module]  # type: ignore[attr-defined]
+    return runpy._run_module_as_main, (module,)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

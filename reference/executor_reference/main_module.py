@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-#: In what is pickled, where a function of that module is.
-NAME = b"__main__"
+NAME = "__main__"
 
 
 def after_main(function: Callable[[], object]) -> Callable[[], object]:

@@ -12,6 +12,7 @@ import marshal
 import os
 import pickle
 import socket
+from sys import modules
 from types import FunctionType
 
 from executor_reference import main_module
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from executor_reference.task import Instruction
 
     #: The module of a function, the way to it from there, and its arguments.
-    Named = tuple[str, tuple[str, ...], tuple[Any, ...] | None, dict[str, Any] | None]
+    Named = tuple[str, tuple[str, ...], tuple[Any, ...]]
 
 _HERE = b"\0"
 #: What marshal brings over as it is; a subclass of these it does not.
@@ -40,9 +41,9 @@ def pack(instruction: Instruction, other_main: bool = False) -> bytes:
     :raises Exception: what is to be called cannot be pickled; tells why.
     """
     what, with_ = instruction
-    return marshal.dumps(
-        (what, portable(with_, other_main) if what == CALL else tuple(map(str.__str__, with_)))
-    )
+    if what == CALL:
+        return marshal.dumps((what, portable(with_[0], other_main)))
+    return marshal.dumps((what, tuple(map(str.__str__, with_))))  # marshal takes no subclass
 
 
 def portable(function: Callable[[], object], other_main: bool = False) -> Named | bytes:
@@ -50,20 +51,28 @@ def portable(function: Callable[[], object], other_main: bool = False) -> Named 
 
     :param other_main: the other's ``__main__`` is not the one of this process.
     """
-    pickled = pickle.dumps(function)
-    if other_main and main_module.NAME in pickled:
-        return pickle.dumps(main_module.after_main(function))
     arguments: tuple[Any, ...] = ()
-    keywords: dict[str, Any] = {}
     plain: Any = function
-    if type(function) is functools.partial and not function.__dict__:
-        plain, arguments, keywords = function.func, function.args, function.keywords
-    if type(plain) is FunctionType and all(
-        type(value) in _PLAIN for value in (*arguments, *keywords, *keywords.values())
-    ):
-        # pickle has seen that these names lead to it
-        return plain.__module__, tuple(plain.__qualname__.split(".")), arguments or None, keywords or None
+    if type(function) is functools.partial and not function.keywords and not function.__dict__:
+        plain, arguments = function.func, function.args
+    if type(plain) is FunctionType and all(type(value) in _PLAIN for value in arguments):
+        module, names = plain.__module__, tuple(plain.__qualname__.split("."))
+        if not (other_main and module == main_module.NAME) and _is_found(plain, module, names):
+            return module, names, arguments
+    pickled = pickle.dumps(function)
+    if other_main and main_module.NAME.encode() in pickled:
+        return pickle.dumps(main_module.after_main(function))
     return pickled
+
+
+def _is_found(function: object, module: str, names: tuple[str, ...]) -> bool:
+    try:
+        found: Any = modules[module]
+        for name in names:
+            found = getattr(found, name)
+    except (AttributeError, KeyError):
+        return False
+    return found is function
 
 
 def new_socket() -> tuple[socket.socket, socket.socket]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from executor_reference.endings import Note
 
-#: What is to be done, and with what: these words, this module and its arguments, this callable.
+#: What is to be done, and with what: these words; this module and its arguments; this callable and its own.
 EXECUTE, RUN_MODULE, CALL = range(3)
 Instruction = tuple[int, "Any"]
 
@@ -55,7 +55,8 @@ def become_task(instruction: Callable[[], Instruction], parent: int, note: Note)
         die_with_parent(parent)
         what, with_ = instruction()
         if what == CALL:
-            with_()
+            function, arguments = with_
+            function(*arguments)
         elif what == RUN_MODULE:
             _run_module(*with_)
         else:

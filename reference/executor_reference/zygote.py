@@ -102,12 +102,17 @@ def _rehearse() -> None:
     The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
     each child would else do for itself, to a copy of the page.
     """
-    what, how = loads(_REHEARSAL)
+    what, how = loads(_REHEARSAL[1:])
     if what == task.CALL:
-        find_function(how)()
+        function, arguments = find_function(how)
+        function(*arguments)
 
 
-_REHEARSAL = dumps((task.CALL, (task.flush.__module__, (task.flush.__name__,), None, None)))
+def _as_a_task(_: str) -> None:
+    task.flush()
+
+
+_REHEARSAL = b"!" + dumps((task.CALL, (__name__, (_as_a_task.__name__,), ("an argument",))))
 #: A function is called so often before the interpreter has rewritten it to its fastest form.
 _UNTIL_FAST = 10
 #: Each is a mapping that a fork has to copy.
