@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import resource
+import select
 import signal
 import tempfile
 import threading
@@ -942,8 +943,9 @@ def threads_of_the_host_do_no_harm(trial: Trial) -> None:
 
     Why: a fork takes over every lock as it is at that moment, and no thread to release it.
     Likely causes: a forked worker takes a lock (of logging, of a queue, of the executor) that a thread of the
-    host held; the child waits for threads that it does not have.
-    Origin: apache/airflow#71707 (a lock held across the fork).
+    host held; it flushes the host's log files before it exits (``logging.shutdown()``, ``sys.exit()``); the
+    child waits for threads that it does not have.
+    Origin: apache/airflow#71707 (a lock held across the fork); aws/amazon-mwaa-docker-images#495 (a log's).
     """
     over = threading.Event()
     logger = logging.getLogger("executor_conformance.noise")
@@ -958,20 +960,45 @@ def threads_of_the_host_do_no_harm(trial: Trial) -> None:
                 importlib.import_module("json")
                 over.wait(0.001)
 
-    threads = [threading.Thread(target=make_noise, daemon=True) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    with _a_thread_that_writes_to_its_log():
+        threads = [threading.Thread(target=make_noise, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            subject = trial.started(parallelism=3)
+            probes = trial.probes(20)
+            subject.submit(*probes)
+            for probe in probes:
+                _await_outcome(subject, probe, "a task of a host with busy threads")
+                expect(
+                    subject.outcome(probe) == SUCCESS,
+                    awaited="'success' for a task of a host with busy threads",
+                    seen=f"{subject.outcome(probe)!r} with info {subject.info(probe)!r:.160}",
+                )
+            subject.end()
+        finally:
+            over.set()
+
+
+@contextlib.contextmanager
+def _a_thread_that_writes_to_its_log() -> Iterator[None]:
+    """It is in the middle of that, and so holds the lock of the file, because the log's reader is slow."""
+    reader, writer = os.pipe()
+    logger = logging.getLogger("executor_conformance.slow")
+    logger.addHandler(logging.StreamHandler(open(writer, "w")))  # noqa: SIM115 - for as long as the host
+    logger.propagate = False
+    message = "x" * (1 << 20)  # more than a pipe holds
+    thread = threading.Thread(target=logger.warning, args=(message,), daemon=True)
+    thread.start()
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
     try:
-        subject = trial.started(parallelism=3)
-        probes = trial.probes(20)
-        subject.submit(*probes)
-        for probe in probes:
-            _await_outcome(subject, probe, "a task of a host with busy threads")
-            expect(
-                subject.outcome(probe) == SUCCESS,
-                awaited="'success' for a task of a host with busy threads",
-                seen=f"{subject.outcome(probe)!r} with info {subject.info(probe)!r:.160}",
-            )
-        subject.end()
+        while poll.poll(0):
+            thread.join(0.001)
+        yield
     finally:
-        over.set()
+        unread = len(message) + len("\n")
+        while unread:
+            unread -= len(os.read(reader, unread))
+        thread.join()
+        os.close(reader)
