@@ -609,6 +609,20 @@ def test_a_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]
     assert description["blocked"] == 0
 
 
+def test_a_round_can_wait_for_a_task_to_end(local: Fixture, ready: Ready) -> None:
+    executor = local.started()
+    executor.wait()  # nothing runs, so there is nothing to wait for
+    gate = local.fifo("gate")
+    executor.execute_async(key(1), module("wait_at", local.path("ready"), gate))
+    ready.pids(1)
+    executor.wait(0.01)
+    assert executor.running == {key(1)}
+    local.open_gate(gate)
+    while executor.running:
+        executor.wait()
+    assert executor.get_event_buffer() == {key(1): ("success", None)}
+
+
 def test_a_program_dies_of_a_closed_pipe(local: Fixture) -> None:
     path = local.path("status")
     assert outcome_of(local.started(), ["cp", "/proc/self/status", path]) == ("success", None)
