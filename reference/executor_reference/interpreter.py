@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from importlib.util import find_spec
 from marshal import loads
 from os import close, read
 from sys import modules
@@ -58,12 +57,7 @@ def find_function(how: Named | bytes) -> tuple[Callable[..., object], tuple[Any,
 
 
 def _task() -> tuple[Callable[..., object], tuple[Any, ...]]:
-    if getattr(sys.flags, "safe_path", False):
-        sys.path.pop(0)  # where this script is
-    else:
-        sys.path[0] = os.getcwd()
-    # Nothing has this name; but where modules are has been read then, and will be looked at for changes only.
-    find_spec("executor_reference_of_nobody")
+    sys.path.pop(0)  # where this script is
     # a module and its arguments; or where modules are, and a function
     module, words, function = receive(int(sys.argv[1]))
     if function is not None:
@@ -71,6 +65,8 @@ def _task() -> tuple[Callable[..., object], tuple[Any, ...]]:
         sys.path[:] = words
         return find_function(function)
     sys.argv = words
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.getcwd())
     return runpy._run_module_as_main, (module,)  # type: ignore[attr-defined]
 
 

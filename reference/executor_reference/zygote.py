@@ -102,7 +102,7 @@ def _rehearse() -> None:
     The first call of anything writes to memory (the dynamic linker's tables, the interpreter's caches), which
     each child would else do for itself, to a copy of the page.
     """
-    bytes(interpreter.LONGEST_MESSAGE)
+    bytes(interpreter.LONGEST_MESSAGE)  # where an order will be put
     what, how = loads(_REHEARSAL[1:])
     if what == task.CALL:
         function, arguments = find_function(how)

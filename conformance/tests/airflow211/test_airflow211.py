@@ -35,6 +35,7 @@ KNOWN_DEFECTS = {
     "faults.a-killed-worker-fails-its-task": "a worker's exit status is looked at by nobody",
     "faults.an-idle-worker-may-die": "workers are made in start() and never again",
     "faults.a-killed-workers-task-is-stopped": "the task is a child that does not notice its worker's death",
+    "faults.threads-of-the-host-do-no-harm": "the forked child flushes the logs of the host before it exits",
     "isolation.a-task-does-not-have-the-hosts-terminal": "nothing makes a session for the task",
     "memory.copy-on-write-is-kept": "nothing is frozen before the fork",
 }
