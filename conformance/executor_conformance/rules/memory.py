@@ -36,7 +36,7 @@ from executor_conformance.verdicts import Inconclusive, NotApplicable
 
 _BALLAST = 150 * MB
 _GROWTH_ALLOWED, _SHARE_ALLOWED = 20 * MB, 0.15
-_COLLECTING_ROUNDS, _TASKS_BETWEEN = 3, 30
+_COLLECTING_ROUNDS, _PAIRS_BETWEEN = 3, 15
 
 _KIB = 1024
 #: A leak of 4 KiB for each task has to be found, or one of 16 for every fifth; and what is less than 256 KiB
@@ -246,7 +246,7 @@ def _after_collecting(trial: Trial) -> _Copied:
     with _no_collection_here():
         for number in range(_COLLECTING_ROUNDS):
             if number == _COLLECTING_ROUNDS - 1:
-                subject.run(*trial.probes(_TASKS_BETWEEN))  # what is done now and then has been done
+                _run_pairs(subject, _PAIRS_BETWEEN)  # what is done now and then has been done
             gate = trial.gate()
             probes = trial.probes(2, "collect", gate.step)
             subject.submit(*probes)
@@ -265,6 +265,15 @@ def _after_collecting(trial: Trial) -> _Copied:
     subject.end()
     subject.drain_all()
     return copied
+
+
+def _run_pairs(subject: Subject, count: int) -> None:
+    """Run so many times two tasks, or fewer where they take long."""
+    until = monotonic() + subject.trial.budgets.arrival_s
+    for _ in range(count):
+        subject.run(*subject.trial.probes(2))
+        if monotonic() > until:
+            return
 
 
 @contextlib.contextmanager
