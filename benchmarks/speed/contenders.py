@@ -161,7 +161,7 @@ class _Driven(Session):
 
         self._scratch = tempfile.mkdtemp(prefix="speed-")
         target = import_target("airflow.executors.local_executor:LocalExecutor", family, {}, self._scratch)
-        executor = target.make(**target.adapter.arguments(parallelism, {}))
+        executor = target.make(**target.arguments(parallelism))
         self._driver = target.adapter.drive(executor)
         self._numbers = itertools.count()
         self._finished = 0

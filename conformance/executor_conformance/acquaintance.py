@@ -25,7 +25,7 @@ from executor_conformance.harness.target import (
     load,
     recognise,
 )
-from executor_conformance.harness.trial import Facts, Trial
+from executor_conformance.harness.trial import Facts, Subject, Trial
 from executor_conformance.probe import HOST_MARKER
 from executor_conformance.verdicts import Judgement
 
@@ -111,13 +111,16 @@ def get_acquainted(
             build=build,
         )
         try:
+            subject = trial.build()
             if adapter is None:
-                adapter = recognise(trial.build().driver.executor, spec)
+                adapter = recognise(subject.driver.executor, spec)
                 known["family"] = adapter.family
                 blackboard.write_result(known)
                 trial.target = Target(spec, thing, adapter(), dict(options))
                 trial.target.adapter.stand_in(scratch)
-            blackboard.write_result({**known, "facts": asdict(_look_at_one_task(trial, import_s))})
+                # Not another one: some can be made once only, and that is for a rule to say.
+                subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
+            blackboard.write_result({**known, "facts": asdict(_look_at_one_task(subject, import_s))})
         except TargetError as error:
             blackboard.write_result({"error": str(error)})
         except Judgement:
@@ -139,8 +142,9 @@ def get_acquainted(
     )
 
 
-def _look_at_one_task(trial: Trial, import_s: float) -> Facts:
-    subject = trial.started()
+def _look_at_one_task(subject: Subject, import_s: float) -> Facts:
+    trial = subject.trial
+    subject.start()
     probe = trial.probe()
     began = monotonic()
     subject.run(probe)

@@ -150,6 +150,8 @@ class Adapter(abc.ABC):
     lacks: ClassVar[Mapping[Capability, str]] = {}
     #: The methods that every executor of this family has.
     required_methods: ClassVar[tuple[str, ...]] = ()
+    #: What its constructors call the number of tasks that may run at once.
+    parallelism_argument: ClassVar[str] = "parallelism"
     #: How the family calls things, for messages: "end()" may be "shutdown()".
     words: ClassVar[Mapping[str, str]] = {}
     #: What of the family's own the suite puts something else in the place of, and what; told in the report.
@@ -164,9 +166,10 @@ class Adapter(abc.ABC):
     def recognises(cls, candidate: object) -> bool:
         """Whether this class (or instance) belongs to the family."""
 
-    @abc.abstractmethod
     def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """Keyword arguments for the target; ``parallelism`` may be :data:`DEFAULT`."""
+        chosen = {} if parallelism is DEFAULT else {self.parallelism_argument: parallelism}
+        return {**options, **chosen}
 
     @abc.abstractmethod
     def drive(self, executor: Any) -> Driver:

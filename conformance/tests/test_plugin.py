@@ -75,6 +75,23 @@ def test_targets(judge: Command, target: str) -> None:
     assert judged.report["executor"]["adapter"] == "native"
 
 
+@pytest.mark.parametrize("name", ["parallelism", "max_workers"])
+def test_function_takes_the_parallelism_by_either_name(
+    judge: Command, pytester: pytest.Pytester, name: str
+) -> None:
+    pytester.makepyfile(
+        pools=f"""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def pool({name}=1):
+            return ThreadPoolExecutor({name})
+        """
+    )
+    judged = judge("--executor=pools:pool", "-k", "parallelism.n-is-reached")
+    passed(judged, "parallelism.n-is-reached")
+    assert judged.report["executor"]["adapter"] == "futures"
+
+
 def test_the_working_directory_is_importable(judge: Command, tmp_path: Path) -> None:
     folder = tmp_path / "somewhere" / "else"
     folder.mkdir(parents=True)

@@ -17,12 +17,12 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from executor_conformance import probe
-from executor_conformance.driving import DEFAULT, Adapter, Capability, Driver, Submission
+from executor_conformance.driving import Adapter, Capability, Driver, Submission
 
 #: Set before Airflow is imported, unless the user has set them.
 _ENVIRONMENT = {
@@ -117,12 +117,6 @@ class Airflow2Adapter(Adapter):
             return False
         kind = candidate if inspect.isclass(candidate) else type(candidate)
         return issubclass(kind, base.BaseExecutor)
-
-    def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = dict(options)
-        if parallelism is not DEFAULT:
-            arguments["parallelism"] = parallelism
-        return arguments
 
     def drive(self, executor: Any) -> Driver:
         return Airflow2Driver(executor)

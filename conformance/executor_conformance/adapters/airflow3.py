@@ -12,11 +12,11 @@ import inspect
 import os
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from executor_conformance.contract import TaskKey
-from executor_conformance.driving import ABSENT, DEFAULT, Adapter, Capability, Driver, Submission
+from executor_conformance.driving import ABSENT, Adapter, Capability, Driver, Submission
 from executor_conformance.verdicts import NotApplicable
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "executor-conformance")
@@ -129,12 +129,6 @@ class Airflow3Adapter(Adapter):
             return False
         kind = candidate if inspect.isclass(candidate) else type(candidate)
         return issubclass(kind, base.BaseExecutor)
-
-    def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = dict(options)
-        if parallelism is not DEFAULT:
-            arguments["parallelism"] = parallelism
-        return arguments
 
     def drive(self, executor: Any) -> Driver:
         return Airflow3Driver(executor)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from executor_conformance.adapters.futures import FuturesAdapter
 from executor_conformance.contract import FAILED, SUCCESS, TaskKey
-from executor_conformance.driving import ABSENT, DEFAULT, Adapter, Capability, Driver, Submission
+from executor_conformance.driving import ABSENT, Adapter, Capability, Driver, Submission
 
 _ENDS = ("shutdown", "aclose", "close")
 #: How long the driver's loop goes on with each pump, in seconds.
@@ -131,6 +131,7 @@ class AsyncioAdapter(Adapter):
     family = "asyncio"
     takes_coroutines = True
     required_methods: ClassVar = ("submit",)
+    parallelism_argument: ClassVar = "max_workers"
     words: ClassVar = {**FuturesAdapter.words, "end()": "its shutdown"}
     lacks: ClassVar = {
         **{
@@ -150,12 +151,6 @@ class AsyncioAdapter(Adapter):
             and getattr(candidate, "is_async", False) is True
             and not hasattr(candidate, "execute_async")
         )
-
-    def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = dict(options)
-        if parallelism is not DEFAULT:
-            arguments["max_workers"] = parallelism
-        return arguments
 
     def drive(self, executor: Any) -> Driver:
         return AsyncioDriver(executor)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from executor_conformance.contract import FAILED, SUCCESS, TaskKey
-from executor_conformance.driving import ABSENT, DEFAULT, Adapter, Capability, Driver, Submission
+from executor_conformance.driving import ABSENT, Adapter, Capability, Driver, Submission
 
 
 class FuturesDriver(Driver):
@@ -70,6 +70,7 @@ class FuturesAdapter(Adapter):
 
     family = "futures"
     required_methods: ClassVar = ("submit", "map", "shutdown")
+    parallelism_argument: ClassVar = "max_workers"
     words: ClassVar = {
         "start()": "the constructor",
         "execute_async()": "submit()",
@@ -94,12 +95,6 @@ class FuturesAdapter(Adapter):
     def recognises(cls, candidate: object) -> bool:
         kind = candidate if inspect.isclass(candidate) else type(candidate)
         return issubclass(kind, concurrent.futures.Executor)
-
-    def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = dict(options)
-        if parallelism is not DEFAULT:
-            arguments["max_workers"] = parallelism
-        return arguments
 
     def drive(self, executor: Any) -> Driver:
         return FuturesDriver(executor)

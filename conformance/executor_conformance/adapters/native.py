@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
-from executor_conformance.driving import DEFAULT, Adapter, Capability, Driver, Submission, Work
+from executor_conformance.driving import Adapter, Capability, Driver, Submission, Work
 
 
 class NativeDriver(Driver):
@@ -92,12 +92,6 @@ class NativeAdapter(Adapter):
     def recognises(cls, candidate: object) -> bool:
         # One method may be missing: that is then a broken rule, with a better message than "not recognised".
         return sum(hasattr(candidate, name) for name in ("execute_async", "sync", "end")) >= 2
-
-    def arguments(self, parallelism: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = dict(options)
-        if parallelism is not DEFAULT:
-            arguments["parallelism"] = parallelism
-        return arguments
 
     def drive(self, executor: Any) -> Driver:
         return NativeDriver(executor)

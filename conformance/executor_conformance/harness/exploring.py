@@ -146,8 +146,8 @@ class Explorer:
 
     @property
     def _has_time(self) -> bool:
-        """A third of the programs is performed also where that takes long, if it does not take for ever."""
-        few = self.performed < self.trial.programs / 3
+        """Most programs are performed also where that takes long, if it does not take for ever."""
+        few = self.performed < 2 * self.trial.programs / 3
         return monotonic() < self._began + self._looking_s * (_PATIENCE_FOR_FEW if few else 1)
 
     def try_out(self, program: Program) -> bool:

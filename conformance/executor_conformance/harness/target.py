@@ -36,6 +36,21 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
     importable: bool = True
 
+    def arguments(self, parallelism: Any) -> dict[str, Any]:
+        """What it is called with; ``parallelism`` may be ``DEFAULT``.
+
+        Where it does not take its family's own name for the parallelism, that of another family: a function
+        that returns an executor may have been written before its author knew of families.
+        """
+        arguments = self.adapter.arguments(parallelism, self.options)
+        own = self.adapter.parallelism_argument
+        if own in arguments and not _takes(self.make, own):
+            for name in sorted({adapter.parallelism_argument for adapter in adapters().values()}):
+                if _takes(self.make, name):
+                    arguments[name] = arguments.pop(own)
+                    break
+        return arguments
+
 
 def load(spec: str) -> Any:
     """Import ``module:attribute.path``.
@@ -89,6 +104,18 @@ def _near_module(name: str) -> str:
     known = {module.name for module in pkgutil.iter_modules()}
     near = difflib.get_close_matches(top, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near and near[0] != top else ""
+
+
+def _takes(make: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # written in C, for example
+        return True
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (parameter.name == name and parameter.kind is not parameter.POSITIONAL_ONLY)
+        for parameter in parameters
+    )
 
 
 @functools.cache  # every file of every installed distribution is looked at

@@ -190,7 +190,7 @@ class Trial:
 
         :param parallelism: ``DEFAULT`` leaves the argument out.
         """
-        arguments = self.target.adapter.arguments(parallelism, self.target.options)
+        arguments = self.target.arguments(parallelism)
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         executor = self.call(
             f"the constructor ({shown})",

@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.trial import Subject, Trial
+from executor_conformance.verdicts import NotApplicable
 
 
 def line_of(trial: Trial, pid: int) -> list[int]:
-    """The process and its ancestors below the host."""
+    """The process and its ancestors below the host.
+
+    :raises NotApplicable: it is the host, or was made by somebody else: not the rule's to kill.
+    """
+    if pid == trial.host:
+        raise NotApplicable("a task ran in the host's own process, as was seen by its pid")
     line = []
     process = processes.look(pid)
     while process is not None and process.pid not in (trial.host, trial.warden):
         if not process.is_interpreter_helper or process.parent != trial.host:
             line.append(process.pid)
+        if process.parent == 0:  # the first of all, past the host
+            raise NotApplicable("its tasks run in processes that were there before the host")
         process = processes.look(process.parent)
     return line
 

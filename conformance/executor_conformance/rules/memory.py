@@ -13,6 +13,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -465,7 +466,7 @@ def _belongings_of_workers(trial: Trial) -> dict[str, int]:
 
 _IMPORT = """\
 import json, os, sys, time
-order = json.load(sys.stdin)
+order = json.loads(sys.argv.pop())
 sys.path[:] = order["path"]
 def private():
     with open("/proc/self/smaps_rollup") as file:
@@ -504,21 +505,26 @@ def _cost_of_import(trial: Trial) -> _Cost:
         "path": sys.path,
         "module": module,
         "names": path.split("."),
-        "arguments": None if trial.has_build_hook else target.adapter.arguments(DEFAULT, target.options),
+        "arguments": None if trial.has_build_hook else target.arguments(DEFAULT),
     }
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", _IMPORT],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith('["cost"')]
+    # No pipes: what a constructor starts may hold their other ends for ever.
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as errors:
+        subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", _IMPORT, json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=errors,
+            check=False,
+        )
+        printed.seek(0)
+        errors.seek(0)
+        told, imports = printed.read(), errors.read()
+    lines = [line for line in told.splitlines() if line.startswith('["cost"')]
     if not lines:
-        raise NotApplicable(f"a new interpreter cannot import and construct it: {done.stderr.strip()[-200:]}")
+        raise NotApplicable(f"a new interpreter cannot import and construct it: {imports.strip()[-200:]}")
     _, import_s, construct_s, memory = json.loads(lines[-1])
     packages: dict[str, float] = {}
-    for line in done.stderr.splitlines():
+    for line in imports.splitlines():
         head, _, rest = line.partition("import time:")
         own, _, name = (part.strip() for part in [*rest.split("|"), "", ""][:3])
         if not head and own.isdigit():

@@ -387,7 +387,7 @@ def _pids(probes: list[Probe]) -> list[int]:
     return [run.pid for probe in probes for run in probe.runs]
 
 
-@must(needs=(Capability.TERMINATE,))
+@must(needs=(Capability.TERMINATE,), after=("states.a-submission-waits-for-no-slot",))
 def terminate_stops_what_runs(trial: Trial) -> None:
     """``terminate()`` stops running tasks at once.
 

@@ -11,6 +11,7 @@ import itertools
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 from executor_conformance.contract import (
     FAILED,
@@ -173,7 +174,12 @@ def _expect_one_terminal_event_each(subject: Subject, probes: list[Probe]) -> No
         )
 
 
-@must(after=("states.exactly-one-terminal-event",))
+@must(
+    after=(
+        "states.exactly-one-terminal-event",
+        "states.a-submission-waits-for-no-slot",
+    )
+)
 def only_legal_transitions(trial: Trial) -> None:
     """What is reported of a task goes queued, running, then success or failed; steps may be left out, none
     comes twice, and nothing follows a terminal event.
@@ -345,6 +351,33 @@ def the_filter_flushes_what_it_returns(trial: Trial) -> None:
 
 
 @must(after=("states.no-terminal-event-before-the-end",))
+def a_submission_waits_for_no_slot(trial: Trial) -> None:
+    """While all slots are taken, a submission returns at once: what cannot start is the executor's to keep.
+
+    Why: the scheduler submits in the loop in which it learns that tasks have ended; held up there, it gives
+    no slot back, sees no event and serves no other executor.
+    Likely causes: a semaphore or a queue bounds what is in flight; the task runs in the caller; the call
+    waits until a worker has taken the task.
+    Origin: apache/airflow#70526 (the scheduler stands still while it hands over a task); in
+    bounded-pool-executor 0.0.3 it waits there for a slot.
+    """
+    subject = trial.started()
+    gate = trial.gate()
+    held = trial.probes(2, gate.step)
+    waiting = trial.probes(4)
+    subject.submit(*held)
+    subject.await_started(*held)
+    shortest = min(_duration(partial(subject.submit, probe)) for probe in waiting)
+    expect(
+        shortest < trial.budgets.block_s,
+        awaited=f"a submission to return within {trial.budgets.block_s:.1f} s while 2 of 2 slots are taken",
+        seen=f"{shortest:.2f} s at the least, in {len(waiting)} calls",
+    )
+    gate.open()
+    subject.await_terminal(*held, *waiting)
+
+
+@must(after=("states.no-terminal-event-before-the-end", "states.a-submission-waits-for-no-slot"))
 def sync_waits_for_no_task(trial: Trial) -> None:
     """While tasks run and wait, every call of the scheduler's loop returns at once.
 
