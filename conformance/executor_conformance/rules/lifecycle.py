@@ -456,7 +456,7 @@ def host_descriptors_stay_open(trial: Trial) -> None:
         )
 
 
-@should()
+@should(after=("faults.threads-of-the-host-do-no-harm",))
 def any_thread_may_be_its_callers(trial: Trial) -> None:
     """An executor works as well where all its calls come from one thread that is not the main one.
 

@@ -563,7 +563,13 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     expect(state == SUCCESS and again.finished, awaited="the second run to succeed", seen=f"{state!r}")
 
 
-@must(after=("states.exactly-one-terminal-event", "parallelism.n-is-reached"))
+@must(
+    after=(
+        "interface.leaves-the-command-alone",
+        "states.exactly-one-terminal-event",
+        "parallelism.n-is-reached",
+    )
+)
 def equal_commands_run_each(trial: Trial) -> None:
     """Tasks with the same command run each, side by side and one after the other.
 
@@ -587,10 +593,10 @@ def equal_commands_run_each(trial: Trial) -> None:
     subject.await_terminal(one, other)
     subject.submit(later)
     subject.await_terminal(later)
-    expect(
-        len(one.runs) == 3,
+    subject.until(
+        lambda: len(one.runs) == 3,
         awaited="a third task with the same command, after the others, to run too",
-        seen=f"{subject.outcome(later)!r}, and {len(one.runs)} runs in all",
+        seen=lambda: f"{subject.outcome(later)!r}, and {len(one.runs)} runs in all",
     )
     for probe in (one, other, later):
         subject.expect_outcome(probe, SUCCESS, "one of three tasks with the same command")
