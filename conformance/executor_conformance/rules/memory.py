@@ -107,7 +107,7 @@ def copy_on_write_is_kept(trial: Trial) -> None:
     )
 
 
-@must(after=("memory.nothing-piles-up",))
+@must(after=("memory.nothing-piles-up", "states.a-burst-loses-nothing"))
 def workers_reach_a_plateau(trial: Trial) -> None:
     """Over a thousand tasks the memory of all workers together comes to an end of its growth.
 
@@ -130,7 +130,14 @@ def workers_reach_a_plateau(trial: Trial) -> None:
     _expect_plateau(trial, "the workers", of_workers)
 
 
-@must(after=("memory.nothing-piles-up",))
+@must(
+    after=(
+        "memory.nothing-piles-up",
+        "states.exactly-one-terminal-event",
+        "states.an-event-is-returned-once",
+        "states.a-burst-loses-nothing",
+    )
+)
 def the_host_reaches_a_plateau(trial: Trial) -> None:
     """Over a thousand tasks the memory of the host comes to an end of its growth.
 
@@ -152,7 +159,13 @@ def the_host_reaches_a_plateau(trial: Trial) -> None:
     _expect_plateau(trial, "the host", of_host)
 
 
-@should(after=("memory.the-host-reaches-a-plateau", "parallelism.running-is-true-to-the-journal"))
+@should(
+    after=(
+        "memory.the-host-reaches-a-plateau",
+        "states.exactly-one-terminal-event",
+        "parallelism.running-is-true-to-the-journal",
+    )
+)
 def nothing_is_kept_of_a_task(trial: Trial) -> None:
     """When the event of a task has been taken, the host holds no more objects than before the task.
 
@@ -176,7 +189,13 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
     )
 
 
-@must(after=("shutdown.nothing-accumulates", "shutdown.no-zombie-is-left"))
+@must(
+    after=(
+        "states.a-burst-loses-nothing",
+        "shutdown.nothing-accumulates",
+        "shutdown.no-zombie-is-left",
+    )
+)
 def nothing_piles_up(trial: Trial) -> None:
     """While tasks come and go, descriptors, threads, processes, semaphores and mapped memory do not.
 
