@@ -16,6 +16,9 @@ from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable
 
+#: 32 is the default of many executors, and what "unlimited" comes to in some.
+_MORE_THAN_A_DEFAULT = 40
+
 
 def _refusal(trial: Trial, value: Any) -> tuple[Exception | None, Subject | None]:
     """Build and start with ``value``: the refusal, or the subject that was started all the same."""
@@ -291,7 +294,7 @@ def n_is_reached(trial: Trial) -> None:
     number of processors is the real limit.
     Origin: apache/airflow#56444; apache/airflow#54830 (fewer workers than parallelism).
     """
-    for parallelism in (2, 5):
+    for parallelism in (2, 5, 12):
         subject = trial.started(parallelism)
         gate = trial.gate()
         probes = trial.probes(parallelism, gate.step)
@@ -351,9 +354,10 @@ def unlimited_has_no_limit(trial: Trial) -> None:
         raise NotApplicable(f"parallelism=0 is refused: {refusal}")
     assert subject is not None
     gate = trial.gate()
-    probes = trial.probes(24, gate.step)
+    probes = trial.probes(_MORE_THAN_A_DEFAULT, gate.step)
     subject.submit(*probes)
-    subject.await_started(*probes)
+    for count in range(8, len(probes) + 1, 8):  # so many processes take their time
+        subject.await_started(*probes[:count])
     gate.open()
     subject.await_terminal(*probes)
     for probe in probes:
@@ -395,7 +399,8 @@ def first_come_first_served(trial: Trial) -> None:
     )
 )
 def higher_priority_first(trial: Trial) -> None:
-    """Where tasks can be queued with a priority, the highest waiting one starts first.
+    """Where tasks can be queued with a priority, the highest waiting one starts first, and among equals the
+    one that was queued first.
 
     Why: it is all that the argument is for.
     Likely causes: the priority is ignored; the order is upside down; numbers are compared as text.
@@ -408,16 +413,24 @@ def higher_priority_first(trial: Trial) -> None:
     first = trial.probe(gate.step)
     subject.submit(first, priority=1)
     subject.await_started(first)
-    by_priority = {priority: trial.probe() for priority in (2, 10, 1, 5, 100, -3, 0, 1000, 7, 3)}
-    for priority, probe in by_priority.items():
+    # Pairs: priority, and which of those with this priority it is.
+    turns = [*((priority, 1) for priority in (2, 10, 1, 5, 100, -3, 0, 1000, 7, 3)), (5, 2), (1, 2), (5, 3)]
+    by_turn = {turn: trial.probe() for turn in turns}
+    for (priority, _), probe in by_turn.items():
         subject.submit(probe, priority=priority)
     subject.quiet()
     gate.open()
-    subject.await_terminal(*by_priority.values())
-    name_of = {probe.name: priority for priority, probe in by_priority.items()}
-    order = [name_of[run.probe] for run in trial.journal.all_runs() if run.probe in name_of]
-    expected = sorted(by_priority, reverse=True)
+    subject.await_terminal(*by_turn.values())
+    turn_of = {probe.name: turn for turn, probe in by_turn.items()}
+    started = [turn_of[run.probe] for run in trial.journal.all_runs() if run.probe in turn_of]
+    order, expected = [priority for priority, _ in started], sorted((turn[0] for turn in turns), reverse=True)
     expect(order == expected, awaited=f"the priorities to start as {expected}", seen=str(order))
+    fives = [number for priority, number in started if priority == 5]
+    expect(
+        fives == [1, 2, 3],
+        awaited="tasks of one priority to start in the order in which they were queued",
+        seen=f"of three, number {', then '.join(map(str, fives))}",
+    )
 
 
 def _slots(subject: Subject) -> tuple[int | None, int | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -91,26 +92,45 @@ def _drain_the_rest(trial: Trial, subject: Subject, probes: list[Probe]) -> None
 
 @must(after=("shutdown.every-worker-exits",))
 def no_zombie_is_left(trial: Trial) -> None:
-    """After ``end()`` every child that has exited has been waited for.
+    """After ``end()``, and after ``terminate()``, every child that has exited has been waited for.
 
     Why: a zombie keeps its place in the process table until the host ends, and hosts run for months.
-    Likely causes: processes are killed but not joined; a double fork without a reaper.
+    Likely causes: processes are killed but not joined; a double fork without a reaper; the end by a signal is
+    another path, which returns early.
     Origin: apache/airflow#880; apache/airflow#13215.
     """
     trial.need_processes()
-    subject = trial.started()
-    subject.run(*trial.probes(3), trial.probe("raise=on purpose"))
-    subject.end()
 
     # The living among them too: they become zombies a moment later.
     def children() -> list[Process]:
         return [process for process in trial.processes() if process.parent == trial.host]
 
-    trial.until(
-        lambda: not children(),
-        awaited="no zombie among the host's children after end()",
-        seen=lambda: f"{len(children())}: " + "; ".join(map(str, children()[:4])),
-    )
+    def expect_none(after: str, pump: Callable[[], object] | None = None) -> None:
+        trial.until(
+            lambda: not children(),
+            awaited=f"no zombie among the host's children after {after}",
+            seen=lambda: f"{len(children())}: " + "; ".join(map(str, children()[:4])),
+            pump=pump,
+        )
+
+    subject = trial.started()
+    subject.run(*trial.probes(3), trial.probe("raise=on purpose"))
+    subject.end()
+    expect_none("end()")
+    subject = trial.started()
+    killed = trial.probe(f"kill={int(signal.SIGKILL)}")
+    subject.submit(killed)
+    if trial.comes_true(lambda: subject.outcome(killed), pump=subject.pump):  # else it would be waited for
+        subject.end()
+        expect_none("end(), where a task had been killed")
+    if not subject.can(Capability.TERMINATE):
+        return
+    subject = trial.started()
+    running = trial.probes(2, trial.gate().step)
+    subject.submit(*running)
+    subject.await_started(*running)
+    subject.terminate()
+    expect_none("terminate()", lambda: subject.refusal(subject.pump))
 
 
 @must(after=("shutdown.every-worker-exits",))
@@ -146,7 +166,8 @@ def accepted_work_is_finished(trial: Trial) -> None:
     """
     subject = trial.started(parallelism=2)
     probes = trial.probes(7, "nap=0.02")
-    subject.submit(*probes)
+    subject.submit(*probes[:5])
+    subject.submit(*probes[5:], priority=1 if subject.has("queue_command") else None)
     subject.end()
     unfinished = [probe for probe in probes if not probe.finished]
     expect(

@@ -45,7 +45,10 @@ def an_exception_is_a_failure(trial: Trial) -> None:
     subject.expect_outcome(good, SUCCESS, "the task after one that raised")
 
 
-@must(needs=(Capability.EXIT_STATUS,))
+@must(
+    needs=(Capability.EXIT_STATUS,),
+    after=("interface.command-kinds-tell-the-truth", "interface.runs-other-programs-as-they-stand"),
+)
 def every_exit_status_tells(trial: Trial) -> None:
     """Exit status 0 is ``success``; 1, 2, 3 and 255 are ``failed``.
 
@@ -55,7 +58,19 @@ def every_exit_status_tells(trial: Trial) -> None:
     Origin: apache/airflow#1199; apache/airflow#8030; apache/airflow#65833; apache/airflow#43300.
     """
     # Not by exit=0: what SystemExit means is the next rule's affair.
-    _expect_endings(trial, {"": SUCCESS, **{f"exit={code}": FAILED for code in (1, 2, 3, 255)}})
+    codes = (1, 2, 3, 255)
+    _expect_endings(trial, {"": SUCCESS, **{f"exit={code}": FAILED for code in codes}})
+    subject = trial.started()
+    if subject.can(Capability.ARGV):
+        programs = {code: trial.program("/bin/sh", "-c", f"exit {code}") for code in (0, *codes)}
+        subject.run(*programs.values())
+        for code, program in programs.items():
+            subject.expect_outcome(program, FAILED if code else SUCCESS, f"a program that exits with {code}")
+    if subject.can(Capability.CALLABLE):
+        call = trial.probe("exit=3")
+        subject.submit_callable(call)
+        subject.await_terminal(call)
+        subject.expect_outcome(call, FAILED, "a callable that ended with SystemExit(3)")
 
 
 @must(needs=(Capability.EXIT_STATUS,), after=("states.every-exit-status-tells",))
@@ -111,6 +126,11 @@ def death_by_signal_is_a_failure(trial: Trial) -> None:
         probe = trial.probe(f"kill={int(number)}")
         subject.run(probe)
         subject.expect_outcome(probe, FAILED, f"a task that died of {number.name}")
+    if subject.can(Capability.ARGV):
+        program = trial.program("/bin/sh", "-c", "kill -9 $$")
+        subject = trial.started()
+        subject.run(program)
+        subject.expect_outcome(program, FAILED, "a program that died of SIGKILL")
 
 
 @must(needs=(Capability.ARGV,))
@@ -248,7 +268,7 @@ def the_key_comes_back_whole(trial: Trial) -> None:
     Why: two tries, or two mapped instances, of one task differ in one field only; mixed up, the wrong one is
     marked.
     Likely causes: the key is rebuilt from parts; a dict is keyed by task_id alone; results are matched to
-    tasks by order.
+    tasks by order; labels of another system are shorter than keys, or in lower case.
     Origin: apache/airflow#71580; Airflow's TaskInstanceKey has grown from three fields to five.
     """
     subject = trial.started(parallelism=3)
@@ -263,6 +283,8 @@ def the_key_comes_back_whole(trial: Trial) -> None:
         base._replace(map_index=1),
         base._replace(try_number=2, map_index=1),
         TaskKey("ünïcode ☃", "a b\tc", "", 11, 111),
+        base._replace(task_id="Task"),
+        *(base._replace(task_id="t" * 200 + end) for end in "ab"),
     ]
     # Failing and succeeding in turn, the later ones faster: a mix-up shows as a wrong state.
     probes = [
@@ -335,6 +357,7 @@ def the_filter_flushes_what_it_returns(trial: Trial) -> None:
 
     def take_wanted() -> None:
         subject.beat()
+        subject.drain([])  # of no DAG, which is not "of all"
         subject.drain(["wanted"])
 
     trial.until(
@@ -422,6 +445,7 @@ def _duration(call: object) -> float:
     after=(
         "interface.passes-arguments-unchanged",
         "interface.runs-other-programs-as-they-stand",
+        "states.every-exit-status-tells",
         "states.no-terminal-event-before-the-end",
     )
 )
