@@ -52,6 +52,7 @@ _ROUNDS = 3
 #: Where the machine itself scatters so much that nothing would show.
 _MOST_ROUNDS = 6
 _BALLAST = 150 * MB
+_HUNDREDS, _BATCH = 1_000, 20
 _BACKLOGS = (100, 1_000, 10_000)
 #: Where a submission takes milliseconds, so many will do.
 _LEAST_BACKLOG = 2_000
@@ -334,6 +335,34 @@ def a_large_host_delays_no_task(trial: Trial) -> None:
     del held
 
 
+@should(
+    after=(
+        "states.a-burst-loses-nothing",
+        "queued_time.no-task-waits-far-longer",
+        "queued_time.a-task-costs-little-more-than-its-process",
+    )
+)
+def what_has_ended_delays_nothing(trial: Trial) -> None:
+    """After hundreds of tasks the next one waits no longer than the first ones did.
+
+    Why: an executor runs for months; what it does for each ended task, it does again for every new one.
+    Likely causes: a file or a table of all tasks is read for each of them; a list of them is searched; what
+    was opened for each has to be looked through.
+    Origin: apache/airflow#62212 (a scheduler that has run for long is slower than a new one).
+    """
+    young = trial.started(parallelism=2)
+    without = statistics.median(seconds for _, seconds in _samples(young, 15))
+    young.end()
+    trial.measurements["without_s"] = round(without, 6)
+    _expect_median_within(
+        trial,
+        lambda _, __: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s(1) or 0.0),
+        f"the first instruction of a task after {_HUNDREDS} others",
+        is_of_now=True,
+        past=_HUNDREDS,
+    )
+
+
 @must(
     after=(
         "states.a-burst-loses-nothing",
@@ -535,6 +564,7 @@ def _expect_median_within(
     *,
     is_of_now: bool = False,
     beside_one: bool = False,
+    past: int = 0,
 ) -> None:
     """Decide whether the median queued time is within a budget, and put the distribution down.
 
@@ -544,6 +574,7 @@ def _expect_median_within(
         each sample.
     :param is_of_now: the budget itself follows the machine.
     :param beside_one: while another task runs.
+    :param past: when so many tasks have ended, or as many as there is time for.
     """
     slowdown = 1.0
     began = monotonic()
@@ -552,6 +583,7 @@ def _expect_median_within(
             trial,
             lambda probe: budget_s(probe, slowdown),  # noqa: B023
             beside_one,
+            past,
         )
         budget = budget_s(latest, slowdown)
         trial.measurements["queued_time"] = distribution(samples)
@@ -577,10 +609,15 @@ def _expect_median_within(
 
 
 def _decide_median(
-    trial: Trial, budget_s: Callable[[Probe], float], beside_one: bool = False
+    trial: Trial, budget_s: Callable[[Probe], float], beside_one: bool = False, past: int = 0
 ) -> tuple[bool | None, list[float], Probe]:
     """Whether the median is above its budget (``None`` for undecided), the samples, and the last task."""
     subject = trial.started(parallelism=2)
+    until = monotonic() + trial.budgets.arrival_s
+    for _ in range(0, past, _BATCH):
+        subject.run(*trial.probes(_BATCH))
+        if monotonic() > until:
+            break
     gate = trial.gate()
     if beside_one:
         running = trial.probe(gate.step)

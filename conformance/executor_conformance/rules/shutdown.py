@@ -541,7 +541,7 @@ def terminate_takes_the_children_too(trial: Trial) -> None:
     _expect_dead(trial, lambda: probe.runs[0].children, "the task's own children")
 
 
-@must(after=("shutdown.every-worker-exits",))
+@must(after=("shutdown.every-worker-exits", "shutdown.events-of-the-end-stay"))
 def end_returns_after_a_worker_died(trial: Trial) -> None:
     """``end()`` returns, and leaves nothing, also after a worker has been killed; whichever it was.
 
