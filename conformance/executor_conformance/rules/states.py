@@ -66,11 +66,6 @@ def every_exit_status_tells(trial: Trial) -> None:
         subject.run(*programs.values())
         for code, program in programs.items():
             subject.expect_outcome(program, FAILED if code else SUCCESS, f"a program that exits with {code}")
-    if subject.can(Capability.CALLABLE):
-        call = trial.probe("exit=3")
-        subject.submit_callable(call)
-        subject.await_terminal(call)
-        subject.expect_outcome(call, FAILED, "a callable that ended with SystemExit(3)")
 
 
 @must(needs=(Capability.EXIT_STATUS,), after=("states.every-exit-status-tells",))
@@ -86,6 +81,12 @@ def system_exit_means_its_status(trial: Trial) -> None:
     _expect_endings(
         trial, {"exit=none": SUCCESS, "exit=None": SUCCESS, "exit=0": SUCCESS, "exit=text": FAILED}
     )
+    subject = trial.started()
+    if subject.can(Capability.CALLABLE):
+        call = trial.probe("exit=3")
+        subject.submit_callable(call)
+        subject.await_terminal(call)
+        subject.expect_outcome(call, FAILED, "a callable that ended with SystemExit(3)")
 
 
 @must(needs=(Capability.EXIT_STATUS,), after=("states.every-exit-status-tells",))
