@@ -37,6 +37,7 @@ class Capability(enum.Enum):
     FINISHES_QUEUED_WORK = "an end() that finishes the work it accepted"
     RUNS_ONCE = "tasks that the executor itself never tries again"
     RESULTS = "results that travel back to the host"
+    CALLS = "calls with arguments, as those of concurrent.futures"
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ _WITHOUT_COROUTINES = {
     Capability.COROUTINE: "the family runs no coroutine functions",
     Capability.ASYNC: "the family runs no coroutine functions",
 }
+_WITHOUT_CALLS = {Capability.CALLS: "the family is not that of concurrent.futures.Executor"}
 
 
 class Adapter(abc.ABC):
@@ -146,6 +148,8 @@ class Adapter(abc.ABC):
     family: ClassVar[str]
     #: Whether executors of this family may run coroutine functions.
     takes_coroutines: ClassVar[bool] = False
+    #: Whether the executor itself is a ``concurrent.futures.Executor``, to be called as one.
+    takes_calls: ClassVar[bool] = False
     #: What the family lacks, and why; rules that need it are not applicable.
     lacks: ClassVar[Mapping[Capability, str]] = {}
     #: The methods that every executor of this family has.
@@ -160,6 +164,8 @@ class Adapter(abc.ABC):
     def __init_subclass__(cls) -> None:
         if not cls.takes_coroutines:
             cls.lacks = {**_WITHOUT_COROUTINES, **cls.lacks}
+        if not cls.takes_calls:
+            cls.lacks = {**_WITHOUT_CALLS, **cls.lacks}
 
     @classmethod
     @abc.abstractmethod

@@ -72,6 +72,11 @@ def begin(journal: str, probe: str) -> str:
     return run_id
 
 
+def echo(*arguments: object, **keywords: object) -> "tuple[tuple[object, ...], dict[str, object]]":
+    """A call that returns the arguments that it has got."""
+    return arguments, keywords
+
+
 def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
     """Run the steps as the task ``probe``; returns the probe's name, or the bytes of a ``return`` step."""
     run_id = begin(journal, probe)

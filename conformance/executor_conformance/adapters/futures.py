@@ -69,6 +69,7 @@ class FuturesAdapter(Adapter):
     """Recognised as subclasses of ``concurrent.futures.Executor``."""
 
     family = "futures"
+    takes_calls = True
     required_methods: ClassVar = ("submit", "map", "shutdown")
     parallelism_argument: ClassVar = "max_workers"
     words: ClassVar = {

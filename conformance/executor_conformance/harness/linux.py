@@ -12,6 +12,7 @@ monotonic = time.monotonic
 monotonic_ns = time.monotonic_ns
 sleep = time.sleep
 thread_time = time.thread_time
+process_time = time.process_time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ class Footprint:
     :param private: mapped by no other process.
     :param anonymous: heap, stacks and the like, what it shares with forked relatives included.
     :param share: the same, a page that two share counting half.
-    :param shared_memory: its share of what was mapped to be shared.
+    :param shared_memory: its share of what was mapped to be shared, and what files in memory hold that it
+        has open.
     """
 
     private: int
@@ -52,8 +54,21 @@ def footprint(pid: int | str = "self") -> Footprint | None:
         private=sizes["Private_Clean"] + sizes["Private_Dirty"],
         anonymous=sizes["Anonymous"],
         share=sizes["Pss_Anon"],
-        shared_memory=sizes["Pss_Shmem"],
+        shared_memory=sizes["Pss_Shmem"] + _in_open_files(pid),
     )
+
+
+def _in_open_files(pid: int | str) -> int:
+    """Bytes of files in memory (``memfd_create``, /dev/shm) that a process has open, mapped or not."""
+    sizes: dict[tuple[int, int], int] = {}
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                path = f"/proc/{pid}/fd/{number}"
+                if os.readlink(path).startswith(("/memfd:", "/dev/shm/")):
+                    status = os.stat(path)
+                    sizes[status.st_dev, status.st_ino] = 512 * status.st_blocks
+    return sum(sizes.values())
 
 
 def private_bytes(pid: int | str = "self") -> int | None:

@@ -653,9 +653,23 @@ class Subject:
         """Whether neither its family nor itself lacks the capability."""
         return capability not in self.trial.target.adapter.lacks and capability not in self.driver.lacks
 
+    def has_callables_elsewhere(self) -> bool:
+        """Whether callables have processes of their own, where argv commands have: one is run to see it."""
+        if not self.can(Capability.CALLABLE):
+            return False
+        call = self.trial.probe()
+        self.submit_callable(call)
+        self.await_terminal(call)
+        return bool(call.runs) and call.runs[0].pid != self.trial.host
+
     def has(self, name: str) -> bool:
         """Whether it has an optional attribute of the contract."""
         return self.trial.call(name, lambda: self.driver.optional(name)) is not ABSENT
+
+    @property
+    def ways_to_submit(self) -> tuple[int | None, ...]:
+        """Priorities to submit by: ``None`` for ``execute_async``, 1 where there is ``queue_command``."""
+        return (None, 1) if self.has("queue_command") else (None,)
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
@@ -687,19 +701,33 @@ class Subject:
 
     def await_terminal(self, *probes: Probe) -> None:
         """Pump until each of them has a terminal event."""
+        self._await_each(probes, self.outcome, "a terminal event for", self.pump)
+
+    def await_finished(self, *probes: Probe) -> None:
+        """Until each of them has ended; the events stay where they are."""
+        self._await_each(probes, lambda probe: probe.finished, "the end of", self.beat)
+
+    def _await_each(
+        self,
+        probes: Sequence[Probe],
+        came: Callable[[Probe], object],
+        what: str,
+        pump: Callable[[], object],
+    ) -> None:
         left = list(probes)
 
         def one_more() -> bool:
-            now = [probe for probe in left if not self.outcome(probe)]
+            now = [probe for probe in left if not came(probe)]
             progress = len(now) < len(left)
             left[:] = now
             return progress or not now
 
-        while left:  # the budget is for the next event, however many there are
-            self.until(
+        while left:  # the budget is for the next one, however many there are
+            self.trial.until(
                 one_more,
-                awaited=f"a terminal event for {_count(probes, 'task')}, the next one",
+                awaited=f"{what} {_count(probes, 'task')}, the next one",
                 seen=lambda: f"{len(probes) - len(left)} came; {self.story(left)}",
+                pump=pump,
                 stalled=True,
             )
 
@@ -759,8 +787,8 @@ class Subject:
         told = []
         for probe in list(probes)[:3]:
             runs = ", ".join(
-                f"started at {self._at(run.started_ns)} in process {run.pid}"
-                + (f", ended at {self._at(run.finished_ns)}" if run.finished_ns else ", has not ended")
+                f"started at {self._at(run.started_ns)} in process {run.pid}, "
+                + ("has not ended" if run.finished_ns is None else f"ended at {self._at(run.finished_ns)}")
                 for run in probe.runs
             )
             events = ", ".join(f"{event.state} at {self._at(event.at_ns)}" for event in self.events_of(probe))
@@ -768,6 +796,8 @@ class Subject:
         return "; ".join(told)
 
     def _at(self, time_ns: int) -> str:
+        if not time_ns:
+            return "a moment that was not recorded"  # by a shell
         return f"{(time_ns - self.trial.began_ns) / 1e9:.3f} s"
 
 

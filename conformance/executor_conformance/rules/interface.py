@@ -7,8 +7,14 @@ is true.  Whether the work is then done right is for the chapters that follow.
 
 from __future__ import annotations
 
+import gc
+import math
+import operator
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from executor_conformance import probe as probe_module
 from executor_conformance.contract import STATES, SUCCESS, TaskKey
@@ -320,6 +326,7 @@ def is_async_is_a_bool(trial: Trial) -> None:
     expect(isinstance(seen, bool), awaited="is_async to be True or False", seen=repr(seen))
 
 
+_REFUSALS = 20
 _MALFORMED = {
     "an argv of an empty word": [""],
     "an argv with a number in it": ["true", 1],
@@ -351,6 +358,76 @@ def a_malformed_command_never_succeeds(trial: Trial) -> None:
         good = trial.probe()
         subject.run(good)
         subject.expect_outcome(good, SUCCESS, f"the task after {what}")
+
+
+@must(
+    needs=(Capability.ARGV, Capability.KEYS),
+    after=(
+        "interface.a-malformed-command-never-succeeds",
+        "lifecycle.submit-after-end-is-refused",
+        "shutdown.nothing-accumulates",
+        "memory.nothing-piles-up",
+    ),
+)
+def a_refusal_leaves_nothing_behind(trial: Trial) -> None:
+    """A submission that is refused leaves nothing: no process, thread or descriptor, and its key is free.
+
+    Why: what is refused is corrected, and comes again under the same key; and a scheduler with a wrong
+    configuration is refused every minute.
+    Likely causes: a pipe is opened, or the key noted, before the command has been looked at; no ``finally``.
+    Origin: the contract; apache/airflow#13542 (what is noted and never runs takes its slot for ever).
+    """
+    subject = trial.started()
+    gate = trial.gate()
+    held = trial.probe(gate.step)
+    subject.submit(held)
+    subject.await_started(held)
+    refused: list[tuple[TaskKey, object]] = []
+    for number, command in enumerate(_MALFORMED.values()):
+        key = TaskKey("dag", f"refused-at-first-{number}", "run", 1, -1)
+        if subject.refusal(lambda: subject.submit_raw(key, command)) is None:  # noqa: B023 - here and now
+            subject.await_terminal(trial.probe(key=key))
+        else:
+            refused.append((key, command))
+    if not refused:
+        raise NotApplicable("it refuses no malformed command, and fails it later")
+    corrected = [trial.probe(key=key) for key, _ in refused]
+    in_flight = (held.key, list(held.work.argv or ()))
+    if subject.refusal(lambda: subject.submit_raw(*in_flight)) is not None:
+        refused.append(in_flight)
+    subject.quiet()
+    before = trial.belongings()
+    for key, command in refused * _REFUSALS:
+        subject.refusal(lambda: subject.submit_raw(key, command))  # noqa: B023
+    subject.quiet()
+
+    def grown() -> list[str]:
+        now = trial.belongings()
+        return [
+            f"{now[what] - before[what]} more of: {what}"
+            for what in now
+            if now[what] - before[what] >= _REFUSALS
+        ]
+
+    gc.collect()
+    trial.comes_true(lambda: not grown(), pump=subject.pump, budget_s=trial.budgets.arrival_s / 4)
+    expect(
+        not grown(),
+        awaited=f"nothing more after {_REFUSALS * len(refused)} submissions that were refused",
+        seen=", ".join(grown()),
+    )
+    for probe in corrected:
+        refusal = subject.refusal(lambda: subject.submit(probe))  # noqa: B023
+        expect(
+            refusal is None,
+            awaited="a key to be free whose first, malformed command was refused",
+            seen=f"refused too: {refusal!r}",
+        )
+    subject.await_terminal(*corrected)
+    for probe in corrected:
+        subject.expect_outcome(probe, SUCCESS, "a task whose first, malformed command was refused")
+    gate.open()
+    subject.await_terminal(held)
 
 
 @should(needs=(Capability.ARGV,))
@@ -414,3 +491,101 @@ def _expect_agreed_types(trial: Trial, subject: Subject, offered: list[str], key
         expect(
             answer is False, awaited=f"a key that was never submitted not to be in {name}", seen=repr(answer)
         )
+
+
+@must(needs=(Capability.CALLS,))
+def a_call_gets_its_arguments(trial: Trial) -> None:
+    """``submit(function, ...)`` calls the function with its positional and keyword arguments.
+
+    Why: a call that lacks an argument is another call, and with a default in its place nobody sees it.
+    Likely causes: keywords are not passed on; arguments are bound when the call is made, and not before.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs).
+    """
+    _expect_arguments_to_arrive(trial, ("one", 2, [3]), {"four": 4, "five": None})
+
+
+@should(needs=(Capability.CALLS,), after=("interface.a-call-gets-its-arguments",))
+def no_keyword_is_taken_from_a_call(trial: Trial) -> None:
+    """``submit()`` takes no keyword for itself that the call was to have.
+
+    Why: the function that has a parameter of that name gets its default, without a word.
+    Likely causes: what the executor can be told of a task is told by keywords of ``submit()``, where those
+    of the call are.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs); Dask's ClientExecutor takes ``key``
+    and ``priority``.
+    """
+    names = ("key", "priority", "queue", "timeout", "retries", "resources", "pure", "workers", "callback")
+    _expect_arguments_to_arrive(trial, (), {name: name for name in names})
+
+
+def _expect_arguments_to_arrive(
+    trial: Trial, arguments: tuple[object, ...], keywords: dict[str, Any]
+) -> None:
+    executor = trial.started().driver.executor
+    future = trial.call("submit()", lambda: executor.submit(probe_module.echo, *arguments, **keywords))
+    result = _result_of(trial, future)
+    expect(
+        result == (arguments, keywords),
+        awaited=f"the call to have the arguments {arguments} and {keywords}",
+        seen=repr(result)[:300],
+    )
+
+
+@must(needs=(Capability.CALLS,), after=("interface.a-call-gets-its-arguments",))
+def map_keeps_the_order(trial: Trial) -> None:
+    """``map()`` gives its results in the order of its arguments, whichever call ends first.
+
+    Why: who maps puts results beside arguments; in another order each is somebody else's.
+    Likely causes: results are taken as they come; what is sent in chunks is put together by the end of each.
+    Origin: concurrent.futures.Executor.map.
+    """
+    executor = trial.started(parallelism=2).driver.executor
+    probes = [trial.probe("nap=0.15" if number % 3 == 0 else "nap=0") for number in range(6)]
+    calls = [probe.work.function for probe in probes]
+    arguments = [call.args for call in calls if isinstance(call, partial)]
+    results = trial.call(
+        "map()",
+        lambda: list(executor.map(probe_module.run, *zip(*arguments, strict=True))),
+        allowance_s=trial.budgets.arrival_s,
+    )
+    expected = [probe.name for probe in probes]
+    expect(results == expected, awaited=f"the results {', '.join(expected)}", seen=repr(results)[:200])
+
+
+@should(needs=(Capability.CALLS,), after=("interface.a-call-gets-its-arguments",))
+def an_exception_arrives_as_it_was_raised(trial: Trial) -> None:
+    """``Future.exception()`` is of the type, and has the arguments, that the call has raised.
+
+    Why: callers tell one error from another by its type, and retry what can be retried.
+    Likely causes: errors travel as text; they are wrapped in an error of the executor's own.
+    Origin: concurrent.futures.Future.exception.
+    """
+    executor = trial.started().driver.executor
+    calls: tuple[tuple[Callable[..., object], tuple[object, ...], type[Exception]], ...] = (
+        (math.sqrt, (-1,), ValueError),
+        (operator.getitem, ({}, "missing"), KeyError),
+        (os.stat, (os.path.join(trial.scratch, "missing"),), FileNotFoundError),
+    )
+    for call, arguments, expected in calls:
+        future = trial.call("submit()", lambda: executor.submit(call, *arguments))  # noqa: B023
+        _await_done(trial, future)
+        error = trial.call("exception()", lambda: future.exception(timeout=0))  # noqa: B023
+        try:
+            call(*arguments)
+        except expected as here:
+            expect(
+                type(error) is expected and error.args == here.args,
+                awaited=f"the {here!r} of a call",
+                seen=repr(error)[:200],
+            )
+
+
+def _await_done(trial: Trial, future: Any) -> None:
+    trial.until(
+        lambda: trial.call("done()", future.done), awaited="a future to be done", seen=lambda: repr(future)
+    )
+
+
+def _result_of(trial: Trial, future: Any) -> object:
+    _await_done(trial, future)
+    return trial.call("result()", lambda: future.result(timeout=0))

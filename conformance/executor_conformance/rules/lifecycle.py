@@ -97,7 +97,7 @@ def submit_before_start_is_refused(trial: Trial) -> None:
     Likely causes: the task goes to a queue that start() replaces; nothing checks that the executor runs.
     Origin: the contract; Airflow 2.11's LocalExecutor loses such a task.
     """
-    for priority in _ways_to_submit(trial.build()):
+    for priority in trial.build().ways_to_submit:
         subject = trial.build()
         early = trial.probe()
         refusal = subject.refusal(lambda: subject.submit(early, priority=priority))  # noqa: B023
@@ -113,11 +113,6 @@ def submit_before_start_is_refused(trial: Trial) -> None:
         )
 
 
-def _ways_to_submit(subject: Subject) -> tuple[int | None, ...]:
-    """``execute_async`` without a priority, and ``queue_command`` with one where it is offered."""
-    return (None, 1) if subject.has("queue_command") else (None,)
-
-
 @must(needs=(Capability.REPEATED_END,))
 def submit_after_end_is_refused(trial: Trial) -> None:
     """A task submitted after ``end()`` is refused at once with an error.
@@ -129,7 +124,7 @@ def submit_after_end_is_refused(trial: Trial) -> None:
     subject = trial.started()
     subject.run(trial.probe())
     subject.end()
-    for priority in _ways_to_submit(subject):
+    for priority in subject.ways_to_submit:
         late = trial.probe()
         refusal = subject.refusal(lambda: subject.submit(late, priority=priority))  # noqa: B023
         expect(
@@ -381,13 +376,7 @@ def two_executors_share_a_process(trial: Trial) -> None:
     # Not drained by its own executor first: in a shared buffer the other one must find it.
     mine = trial.probes(3)
     one.submit(*mine)
-    trial.until(
-        lambda: all(probe.finished for probe in mine),
-        awaited="3 tasks to finish",
-        stalled=True,
-        seen=lambda: one.story(mine),
-        pump=one.beat,
-    )
+    one.await_finished(*mine)
     trial.quiet(one.beat)
     other.quiet()
     foreign = [event.key for event in other.history if event.key != tuple(held.key)]

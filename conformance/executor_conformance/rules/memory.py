@@ -417,7 +417,8 @@ def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> Non
     )
 
 
-_TASKS_OF_A_STEP = 24
+#: Argv commands, and callables where both are taken.
+_TASKS_OF_A_STEP, _CALLABLES_OF_A_STEP = 24, 4
 #: Of a step: one for each sixteenth task is found.
 _PILES_UP = 1.5
 #: Steps are looked at as stretches of memory are, so that what keeps the latest hundred of something is full.
@@ -432,7 +433,7 @@ class _Belongings:
         self._subject = trial.started(parallelism=2)
         self._until = monotonic() + _SERIES_ARRIVALS * trial.budgets.arrival_s
         self.series: dict[str, list[int]] = {}
-        _run_some(self._subject, _TASKS_OF_A_STEP)
+        self._step()
         self._look()
         self.names = [name for name in self.series if name not in _NOT_KEPT_OPEN]
 
@@ -455,9 +456,18 @@ class _Belongings:
     def _more(self, name: str) -> Iterator[int]:
         for number in itertools.count(1):
             while len(self.series[name]) <= number:
-                _run_some(self._subject, _TASKS_OF_A_STEP)
+                self._step()
                 self._look()
             yield self.series[name][number]
+
+    def _step(self) -> None:
+        subject = self._subject
+        if subject.can(Capability.ARGV) and subject.can(Capability.CALLABLE):
+            calls = self._trial.probes(_CALLABLES_OF_A_STEP)
+            for call in calls:
+                subject.submit_callable(call)
+            subject.await_terminal(*calls)
+        _run_some(subject, _TASKS_OF_A_STEP)
 
     def _look(self) -> None:
         self._subject.quiet()

@@ -366,6 +366,40 @@ def unlimited_has_no_limit(trial: Trial) -> None:
 
 @should(
     after=(
+        "parallelism.unlimited-has-no-limit",
+        "interface.bookkeeping-has-the-agreed-types",
+    )
+)
+def unlimited_has_slots_available(trial: Trial) -> None:
+    """Where parallelism 0 means unlimited, ``slots_available`` is never below 1, however many tasks run.
+
+    Why: the scheduler submits as many tasks as there are slots available; without a limit that must not mean
+    none.
+    Likely causes: what is in flight is taken from 0.
+    Origin: the contract; Airflow 2.11's BaseExecutor comes to -1 with one task running.
+    """
+    refusal, subject = _refusal(trial, 0)
+    if refusal is not None:
+        raise NotApplicable(f"parallelism=0 is refused: {refusal}")
+    assert subject is not None
+    available = [subject.optional("slots_available")]
+    gate = trial.gate()
+    held = trial.probes(8, gate.step)
+    subject.submit(*held)
+    subject.await_started(*held)
+    subject.quiet()
+    available.append(subject.optional("slots_available"))
+    gate.open()
+    subject.await_terminal(*held)
+    expect(
+        min(available) >= 1,
+        awaited="a slot to be available with parallelism=0, idle and with 8 tasks running",
+        seen=f"slots_available {available[0]}, and then {available[1]}",
+    )
+
+
+@should(
+    after=(
         "states.no-terminal-event-before-the-end",
         "parallelism.never-more-than-n",
     )
@@ -507,10 +541,11 @@ def slots_are_true_to_the_journal(trial: Trial) -> None:
 
 @must(after=("parallelism.slots-are-true-to-the-journal",))
 def running_is_true_to_the_journal(trial: Trial) -> None:
-    """``running``, where offered, has the keys of the tasks that run, and no others.
+    """``running``, where offered, has the key of each task that runs and of none that has ended; where there
+    is ``queued_tasks`` too, one of them has the key of each that waits.
 
-    Why: the scheduler asks it before it submits a key again, and adopts or clears tasks by it.
-    Likely causes: it is filled by a base class that is bypassed; a key is removed only on success.
+    Why: the scheduler asks them before it submits a key again, and adopts or clears tasks by them.
+    Likely causes: they are filled by a base class that is bypassed; a key is removed only on success.
     Origin: apache/airflow#13542; apache/airflow#35675; apache/airflow#36998.
     """
     subject = trial.started()
@@ -518,9 +553,12 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
     gate = trial.gate()
     held, failing = trial.probe(gate.step), trial.probe("raise=on purpose")
 
-    def is_running(probe: Probe) -> object:
-        value = subject.optional("running")
+    def is_in(name: str, probe: Probe) -> object:
+        value = subject.optional(name)
         return trial.call("key in running", lambda: subject.driver.holds(value, probe.key))
+
+    def is_running(probe: Probe) -> object:
+        return is_in("running", probe)
 
     subject.submit(held)
     subject.await_started(held)
@@ -536,8 +574,26 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
     expect(
         not is_running(failing), awaited="the key of a failed task to leave running", seen="it is still there"
     )
+    others, waiting = trial.probes(1, gate.step), trial.probes(2)
+    subject.submit(*others, *waiting)
+    subject.await_started(*others)
+    subject.quiet()
+    if subject.has("queued_tasks"):
+        for probe in waiting:
+            expect(
+                is_running(probe) or is_in("queued_tasks", probe),
+                awaited="the key of a waiting task to be in queued_tasks, or in running",
+                seen="it is in neither",
+            )
     gate.open()
-    subject.await_terminal(held)
+    subject.await_terminal(held, *others, *waiting)
+    if subject.has("queued_tasks"):
+        for probe in waiting:
+            expect(
+                not is_in("queued_tasks", probe),
+                awaited="the key of an ended task to leave queued_tasks",
+                seen="it is still there",
+            )
     subject.until(
         lambda: not is_running(held),
         awaited="the key of an ended task to leave running",

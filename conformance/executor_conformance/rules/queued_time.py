@@ -13,12 +13,12 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from executor_conformance.driving import Capability
 from executor_conformance.harness.calibration import fork_here_s, interpreter_here_s
-from executor_conformance.harness.linux import monotonic, monotonic_ns, thread_time
+from executor_conformance.harness.linux import monotonic, monotonic_ns, process_time, thread_time
 from executor_conformance.harness.memory import MB, ballast, has_room_for
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.timing import AtAnyMoment, ShareAbove, distribution, quantile
@@ -52,7 +52,8 @@ _ROUNDS = 3
 #: Where the machine itself scatters so much that nothing would show.
 _MOST_ROUNDS = 6
 _BALLAST = 150 * MB
-_HUNDREDS, _BATCH = 1_000, 20
+_HUNDREDS, _BATCH = 600, 20
+_LONG_COMMAND = 100_000
 _BACKLOGS = (100, 1_000, 10_000)
 #: Where a submission takes milliseconds, so many will do.
 _LEAST_BACKLOG = 2_000
@@ -60,6 +61,7 @@ _LEAST_BACKLOG = 2_000
 _CALLS_S, _FEW_CALLS = 2.0, 3
 #: Of a processor.
 _IDLE_SHARE = 0.1
+_NAP_S = 0.6
 
 
 @must()
@@ -363,6 +365,35 @@ def what_has_ended_delays_nothing(trial: Trial) -> None:
     )
 
 
+@should(
+    needs=(Capability.ARGV,),
+    after=(
+        "interface.passes-arguments-unchanged",
+        "queued_time.no-task-waits-far-longer",
+        "queued_time.a-task-costs-little-more-than-its-process",
+    ),
+)
+def a_long_command_waits_no_longer(trial: Trial) -> None:
+    """A task with 100 KB of arguments waits no longer than a short one.
+
+    Why: arguments carry lists of files, queries and documents; who passes one must not pay in seconds.
+    Likely causes: what is longer than a pipe or a message goes by a file that is looked for by a timer; it is
+    sent in pieces with a rest between them.
+    Origin: the contract; a pipe of Linux holds 64 KiB, and one word of a command 128.
+    """
+    subject = trial.started(parallelism=2)
+    without = statistics.median(seconds for _, seconds in _samples(subject, 15))
+    subject.end()
+    trial.measurements["without_s"] = round(without, 6)
+    _expect_median_within(
+        trial,
+        lambda _, __: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s(1) or 0.0),
+        f"the first instruction of a task with {_LONG_COMMAND} bytes of arguments",
+        is_of_now=True,
+        steps=(f"pad={'x' * _LONG_COMMAND}",),
+    )
+
+
 @must(
     after=(
         "states.a-burst-loses-nothing",
@@ -428,10 +459,10 @@ def a_sync_costs_no_more_for_each_waiting_task(trial: Trial) -> None:
     )
 
 
-@should(after=("parallelism.n-is-reached",))
+@should(after=("parallelism.n-is-reached", "shutdown.running-tasks-are-finished"))
 def waiting_takes_no_processor(trial: Trial) -> None:
     """While there is no task, and while those that run wait for something else, the executor takes less than
-    a tenth of a processor.
+    a tenth of a processor, also in ``end()``.
 
     Why: most tasks of a scheduler wait for a database or a service; who looks all the time whether one has
     ended takes the processor from those that compute.
@@ -450,6 +481,7 @@ def waiting_takes_no_processor(trial: Trial) -> None:
     shares["two tasks wait, and two wait for their slots"] = trial.processor_share_at_rest(_IDLE_SHARE)
     gate.open()
     subject.await_terminal(*running, *waiting)
+    shares["end() waits for a task"] = _share_of_end(trial)
     trial.measurements["processor_share"] = [round(share, 4) for share in shares.values()]
     for meanwhile, share in shares.items():
         expect(
@@ -457,6 +489,29 @@ def waiting_takes_no_processor(trial: Trial) -> None:
             awaited=f"less than {_IDLE_SHARE:.0%} of a processor while {meanwhile}",
             seen=f"{share:.0%}",
         )
+
+
+def _share_of_end(trial: Trial) -> float:
+    """Processor time of the host a second, while ``end()`` waits for a task; without that of an idle end."""
+
+    def of_end(*steps: str) -> float:
+        subject = trial.started(parallelism=2)
+        subject.run(trial.probe())
+        if steps:
+            last = trial.probe(*steps)
+            subject.submit(last)
+            subject.await_started(last)
+        began = process_time()
+        subject.end()
+        subject.drain_all()
+        return process_time() - began
+
+    shares = []
+    for _ in range(3):
+        shares.append((of_end(f"nap={_NAP_S}") - of_end()) / _NAP_S)
+        if shares[-1] < _IDLE_SHARE:
+            break
+    return min(shares)
 
 
 # -- samples -------------------------------------------------------------------------------------------------
@@ -489,14 +544,17 @@ def _one(subject: Subject, probe: Probe | None = None) -> tuple[Probe, float]:
     return probe, max(probe.runs[0].started_ns - submitted, 0) / 1e9
 
 
-def _samples(subject: Subject, count: int, at_least: int = 0) -> Iterator[tuple[Probe, float]]:
+def _samples(
+    subject: Subject, count: int, at_least: int = 0, steps: Sequence[str] = ()
+) -> Iterator[tuple[Probe, float]]:
     """Tasks one after the other, each on an idle executor; ends with the time that a rule has.
 
     :param at_least: so many, however long they take.
+    :param steps: what each of them does.
     """
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
     for number in range(_WARM_UP + count):
-        sample = _one(subject)
+        sample = _one(subject, subject.trial.probe(*steps))
         if number >= _WARM_UP:
             yield sample
             if monotonic() > until and number >= _WARM_UP + at_least:
@@ -565,6 +623,7 @@ def _expect_median_within(
     is_of_now: bool = False,
     beside_one: bool = False,
     past: int = 0,
+    steps: Sequence[str] = (),
 ) -> None:
     """Decide whether the median queued time is within a budget, and put the distribution down.
 
@@ -575,6 +634,7 @@ def _expect_median_within(
     :param is_of_now: the budget itself follows the machine.
     :param beside_one: while another task runs.
     :param past: when so many tasks have ended, or as many as there is time for.
+    :param steps: what each of the tasks does.
     """
     slowdown = 1.0
     began = monotonic()
@@ -584,6 +644,7 @@ def _expect_median_within(
             lambda probe: budget_s(probe, slowdown),  # noqa: B023
             beside_one,
             past,
+            steps,
         )
         budget = budget_s(latest, slowdown)
         trial.measurements["queued_time"] = distribution(samples)
@@ -609,7 +670,11 @@ def _expect_median_within(
 
 
 def _decide_median(
-    trial: Trial, budget_s: Callable[[Probe], float], beside_one: bool = False, past: int = 0
+    trial: Trial,
+    budget_s: Callable[[Probe], float],
+    beside_one: bool = False,
+    past: int = 0,
+    steps: Sequence[str] = (),
 ) -> tuple[bool | None, list[float], Probe]:
     """Whether the median is above its budget (``None`` for undecided), the samples, and the last task."""
     subject = trial.started(parallelism=2)
@@ -627,7 +692,7 @@ def _decide_median(
     shares = ShareAbove(1.0)
     samples: list[float] = []
     is_above = None
-    for probe, seconds in _samples(subject, _MOST, at_least=_ENOUGH):
+    for probe, seconds in _samples(subject, _MOST, at_least=_ENOUGH, steps=steps):
         samples.append(seconds)
         shares.add(seconds / budget_s(probe))
         is_above = shares.is_above

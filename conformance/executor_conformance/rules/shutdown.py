@@ -18,12 +18,12 @@ from dataclasses import asdict
 from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, TaskKey
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import private_disk
+from executor_conformance.harness.linux import monotonic_ns, private_disk
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.trial import SHARED_NAMES, Subject, Trial, expect
 from executor_conformance.harness.workers import idle_processes
-from executor_conformance.rules import must, should
+from executor_conformance.rules import may, must, should
 from executor_conformance.verdicts import NotApplicable
 
 
@@ -32,6 +32,8 @@ def _alive(trial: Trial) -> list[Process]:
 
 
 _CALM_LOOKS = 4
+_SOON_S = 1.0
+_WAITING_AT_SHUTDOWN = 16
 
 
 def _expect_gone(trial: Trial, what: str) -> None:
@@ -217,6 +219,39 @@ def events_of_the_end_stay(trial: Trial) -> None:
         )
 
 
+@should(after=("shutdown.running-tasks-are-finished",))
+def end_returns_soon_after_the_last_task(trial: Trial) -> None:
+    """``end()`` returns within a second of the last task's end, beside what an idle executor takes to end.
+
+    Why: whoever stops a scheduler waits for it, and so does every test that has one.
+    Likely causes: end() sleeps for some seconds between two looks; it waits for a timeout of a join.
+    Origin: Airflow's CeleryExecutor looks every five seconds in end().
+    """
+    late_s, idle_s = 0.0, 0.0
+    for _ in range(2):  # a single time may be the machine's
+        idle = trial.started()
+        idle.run(trial.probe())
+        began = monotonic_ns()
+        idle.end()
+        idle_s = (monotonic_ns() - began) / 1e9
+        subject = trial.started()
+        held = trial.probes(2, "nap=0.3")
+        subject.submit(*held)
+        subject.await_started(*held)
+        subject.end()
+        returned = monotonic_ns()
+        ended = [run.finished_ns for probe in held for run in probe.runs if run.finished_ns is not None]
+        late_s = (returned - max(ended, default=returned)) / 1e9
+        if late_s < idle_s + _SOON_S * max(trial.slowdown(), 1.0):
+            return
+    expect(
+        False,
+        awaited=f"end() to return within {_SOON_S:.0f} s of the last task's end, and the {idle_s:.2f} s that "
+        "an idle executor takes",
+        seen=f"{late_s:.2f} s after it, twice",
+    )
+
+
 @must(
     needs=(Capability.CALLABLE,),
     after=(
@@ -248,6 +283,80 @@ def large_results_do_not_block_the_end(trial: Trial) -> None:
     _drain_the_rest(trial, subject, probes)
     for probe in probes:
         subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
+
+
+@must(needs=(Capability.CALLS,), after=("shutdown.running-tasks-are-finished",))
+def what_was_cancelled_never_runs(trial: Trial) -> None:
+    """A future whose ``cancel()`` has returned true is cancelled at once, and its call never runs.
+
+    Why: the caller acts on the answer: what was cancelled is done by somebody else, or must not be done.
+    Likely causes: cancel() marks the future, and the work stays in the queue; the answer is always true.
+    Origin: concurrent.futures.Future.cancel.
+    """
+    subject = trial.started(parallelism=1)
+    executor = subject.driver.executor
+    gate = trial.gate()
+    held, *waiting = trial.probe(gate.step), *trial.probes(6)
+    subject.submit(held)
+    subject.await_started(held)
+    futures = [trial.call("submit()", lambda: executor.submit(probe.work.function)) for probe in waiting]  # noqa: B023
+    cancelled = [
+        (probe, future)
+        for probe, future in zip(waiting, futures, strict=True)
+        if trial.call("cancel()", future.cancel)
+    ]
+    if not cancelled:
+        raise NotApplicable("none of six calls that had not started could be cancelled")
+    for probe, future in cancelled:
+        expect(
+            trial.call("cancelled()", future.cancelled),
+            awaited=f"the future of {probe} to be cancelled, as cancel() has answered",
+            seen=repr(future),
+        )
+    gate.open()
+    subject.await_terminal(held)
+    trial.quiet()
+    subject.end()
+    ran = [probe for probe, _ in cancelled if probe.started]
+    expect(not ran, awaited=f"none of {len(cancelled)} cancelled calls to run", seen=f"{len(ran)} ran")
+
+
+@should(needs=(Capability.CALLS,), after=("shutdown.what-was-cancelled-never-runs",))
+def cancel_futures_cancels_what_waits(trial: Trial) -> None:
+    """``shutdown(cancel_futures=True)`` cancels what has not started, and waits for what runs.
+
+    Why: it is the only way to stop such an executor before all its work is done.
+    Likely causes: the argument is taken and not looked at; futures are cancelled, and nobody wakes up who
+    waits for them.
+    Origin: concurrent.futures.Executor.shutdown, since Python 3.9 (python/cpython#83530).
+    """
+    subject = trial.started(parallelism=1)
+    executor = subject.driver.executor
+    held, *waiting = trial.probe("nap=0.3"), *trial.probes(_WAITING_AT_SHUTDOWN)
+    futures = [
+        trial.call("submit()", lambda: executor.submit(probe.work.function))  # noqa: B023 - called here and now
+        for probe in (held, *waiting)
+    ]
+    trial.until(
+        lambda: held.started, awaited="a task to start", stalled=True, seen=lambda: "it never started"
+    )
+    trial.call(
+        "shutdown(wait=True, cancel_futures=True)",
+        lambda: executor.shutdown(wait=True, cancel_futures=True),
+        allowance_s=trial.budgets.stop_s,
+    )
+    expect(
+        all(trial.call("done()", future.done) for future in futures),
+        awaited="every future to be done when shutdown(wait=True, cancel_futures=True) returns",
+        seen=f"{sum(not future.done() for future in futures)} are not",
+    )
+    expect(held.finished, awaited="the call that ran to be finished", seen="it was not")
+    ran = [probe for probe in waiting if probe.started]
+    expect(
+        len(ran) <= _WAITING_AT_SHUTDOWN // 2,  # a worker may have some of them at hand
+        awaited=f"what had not started to be cancelled, of {_WAITING_AT_SHUTDOWN} calls",
+        seen=f"{len(ran)} were run",
+    )
 
 
 @must()
@@ -330,41 +439,77 @@ def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
         "shutdown.every-worker-exits",
         "shutdown.no-zombie-is-left",
         "states.what-cannot-be-executed-fails",
+        "interface.command-kinds-tell-the-truth",
     )
 )
 def nothing_accumulates(trial: Trial) -> None:
-    """After ten cycles of start, work and end there is no process, thread, descriptor, semaphore, shared
-    memory or temporary file more than after two.
+    """After ten cycles of start, work and end, and of start and end, there is no process, thread, descriptor,
+    semaphore, shared memory or temporary file more than after two.
 
     Why: what is left by each cycle adds up in a host that runs for months, and in every test suite.
-    Likely causes: a queue, pipe or pool is not closed; a manager is not shut down; a semaphore is not
-    unlinked; a log file for each start.
+    Likely causes: a queue, pipe or pool is not closed, or only where there was work; a manager is not shut
+    down; a semaphore is not unlinked; a log file for each start.
     Origin: apache/airflow#58365; apache/airflow#56641; apache/airflow#55768.
     """
+    _expect_no_growth(trial, lambda: _cycle(trial), "start, work and end")
+
+
+@must(
+    needs=(Capability.TERMINATE,),
+    after=("shutdown.nothing-accumulates", "shutdown.terminate-leaves-no-worker"),
+)
+def terminate_leaves_nothing_behind(trial: Trial) -> None:
+    """After ten cycles that ``terminate()`` has ended, idle and at work, there is no more of anything than
+    after two.
+
+    Why: hosts that are stopped like that are started again in the same process: in tests, after a fork, by a
+    server that loads its configuration anew.
+    Likely causes: only end() closes pipes, queues and files; what was killed is not waited for; a return
+    where nothing runs.
+    Origin: apache/airflow#56641; apache/airflow#55768.
+    """
+
+    def cycle() -> None:
+        idle = trial.started()
+        idle.terminate()
+        subject = trial.started()
+        subject.run(trial.probe())
+        # What runs in the host itself cannot be stopped, and is not left behind if it ends soon.
+        held = trial.probes(2, "nap=0.1" if trial.facts.tasks_in_host else trial.gate().step)
+        subject.submit(*held, trial.probe())
+        subject.await_started(*held)
+        subject.terminate()
+        subject.refusal(subject.pump)  # what is left to be collected may be collected now
+        trial.built.clear()
+
+    _expect_no_growth(trial, cycle, "start, work and terminate()")
+
+
+def _expect_no_growth(trial: Trial, cycle: Callable[[], None], what: str) -> None:
     for _ in range(2):
-        _cycle(trial)
-    grown = _growth_over_eight_cycles(trial)
+        cycle()
+    grown = _growth_over_eight(trial, cycle)
     if SHARED_NAMES in grown:
         # Other programs have names there too.  Look where there are only ours, or look until it is sure:
         # what an executor leaves, it leaves in each cycle.
         alone = private_disk("/dev/shm", 1 << 28)
         for _ in range(1 if alone else 3):
-            grown = _growth_over_eight_cycles(trial)
+            grown = _growth_over_eight(trial, cycle)
             if grown.get(SHARED_NAMES, 0) < (1 if alone else 8):
                 grown.pop(SHARED_NAMES, None)
                 break
     expect(
         not grown,
-        awaited="nothing more after ten cycles of start, work and end than after two",
+        awaited=f"nothing more after ten cycles of {what} than after two",
         seen=", ".join(f"{count} more of: {what}" for what, count in grown.items()),
     )
 
 
-def _growth_over_eight_cycles(trial: Trial) -> dict[str, int]:
+def _growth_over_eight(trial: Trial, cycle: Callable[[], None]) -> dict[str, int]:
     gc.collect()
     before = trial.belongings()
     for _ in range(8):
-        _cycle(trial)
+        cycle()
 
     def growth() -> dict[str, int]:
         now = trial.belongings()
@@ -377,12 +522,18 @@ def _growth_over_eight_cycles(trial: Trial) -> dict[str, int]:
 
 
 def _cycle(trial: Trial) -> None:
+    idle = trial.started()
+    idle.end()
     subject = trial.started()
     subject.run(*trial.probes(2), trial.probe("raise=on purpose"))
     if subject.can(Capability.ARGV):
         missing = trial.program("/nonexistent/program")
         if subject.refusal(lambda: subject.submit(missing)) is None:
             subject.await_terminal(missing)
+        if subject.can(Capability.CALLABLE):
+            call = trial.probe()
+            subject.submit_callable(call)
+            subject.await_terminal(call)
     subject.end()
     subject.drain()
     trial.built.clear()
@@ -415,14 +566,36 @@ def _pids(probes: list[Probe]) -> list[int]:
 
 @must(needs=(Capability.TERMINATE,), after=("states.a-submission-waits-for-no-slot",))
 def terminate_stops_what_runs(trial: Trial) -> None:
-    """``terminate()`` stops running tasks at once.
+    """``terminate()`` stops running tasks at once, whatever kind of command they are.
 
     Why: it is called when there is no time left, before the machine goes down.
-    Likely causes: terminate() does nothing, or is end(); the worker is killed and its task lives on.
+    Likely causes: terminate() does nothing, or is end(); the worker is killed and its task lives on; what
+    Popen has started is kept in another list.
     Origin: apache/airflow#1389; Airflow's LocalExecutor.terminate() does nothing.
     """
     _, running, _ = _held_at_terminate(trial)
     _expect_dead(trial, lambda: _pids(running), "running tasks")
+    subject = trial.started(parallelism=2)
+    if not subject.can(Capability.ARGV):
+        return
+    pid_file = os.path.join(trial.scratch, "pid-of-a-program")
+    script = 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 600'
+    subject.submit(trial.program("/bin/sh", "-c", script, pid_file))
+    held = []
+    if subject.has_callables_elsewhere():
+        held = trial.probes(1, trial.gate().step)
+        subject.submit_callable(held[0])
+    subject.await_started(*held)
+    subject.until(
+        lambda: os.path.exists(pid_file),
+        awaited="a program to start",
+        stalled=True,
+        seen=lambda: "it did not",
+    )
+    with open(pid_file) as file:
+        program = int(file.read())
+    subject.terminate()
+    _expect_dead(trial, lambda: [program, *_pids(held)], "a program, and a callable if it takes one,")
 
 
 @must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
@@ -503,7 +676,8 @@ def terminate_leaves_no_worker(trial: Trial) -> None:
     """After ``terminate()`` no worker is left.
 
     Why: nothing survives it: that is what tells it from end().
-    Likely causes: only busy workers are stopped; helper processes are forgotten.
+    Likely causes: only busy workers are stopped; helper processes are forgotten; it returns at once where
+    nothing runs.
     Origin: apache/airflow#5200; apache/airflow#1157.
     """
     _held_at_terminate(trial)
@@ -516,6 +690,72 @@ def terminate_leaves_no_worker(trial: Trial) -> None:
     subject.await_started(held)
     subject.terminate()
     _expect_gone(trial, "terminate() with 1 task running and 2 slots free")
+    subject = trial.started(parallelism=3)
+    subject.run(*trial.probes(3))
+    subject.terminate()
+    _expect_gone(trial, "terminate() with nothing to do")
+
+
+@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+def terminate_drops_no_event(trial: Trial) -> None:
+    """Events that were in the buffer before ``terminate()`` are in it afterwards.
+
+    Why: the scheduler drains the buffer once more at the end; a success that it is never told of runs again.
+    Likely causes: terminate() begins with a new buffer; it reports every key that it knows as failed.
+    Origin: apache/airflow#69975 (events lost at shutdown).
+    """
+    subject = trial.started(parallelism=2)
+    good, bad = trial.probe(), trial.probe("raise=on purpose")
+    subject.submit(good, bad)
+    subject.await_finished(good, bad)
+    held = trial.probe(trial.gate().step)
+    subject.submit(held, trial.probe(), trial.probe())
+    trial.until(
+        lambda: held.started,
+        awaited="a task to start",
+        stalled=True,
+        seen=lambda: subject.story([held]),
+        pump=subject.beat,
+    )
+    trial.quiet(subject.beat)  # the events are in the buffer now, and nobody takes them
+    subject.terminate()
+    _drain_the_rest(trial, subject, [good, bad])
+    subject.expect_outcome(good, SUCCESS, "a task that had ended, and been collected, before terminate()")
+    subject.expect_outcome(bad, FAILED, "a task that had failed, and been collected, before terminate()")
+
+
+# Many are right without it: to fail all that is in flight is simple, and soon done.
+@may(needs=(Capability.TERMINATE,), after=("shutdown.terminate-drops-no-event",))
+def terminate_keeps_what_had_ended(trial: Trial) -> None:
+    """A task that had ended before ``terminate()`` is reported as it ended, also if nobody had looked yet.
+
+    Why: what was done is done; told that it failed, the scheduler does it again.
+    Likely causes: terminate() reports every key in flight as failed without collecting what has ended.
+    Origin: the contract: what is reported of a task is true.
+    """
+    trial.need_processes()
+    subject = trial.started(parallelism=2)
+    told, latency_s = trial.probes(3), 0.0
+    for probe in told:
+        subject.run(probe)
+        finished = max(run.finished_ns or 0 for run in probe.runs)
+        latency_s = max(latency_s, (subject.events_of(probe)[-1].at_ns - finished) / 1e9)
+    gate = trial.gate()
+    ended = trial.probe(gate.step)
+    subject.submit(ended)
+    subject.await_started(ended)
+    gate.open()
+    trial.until(
+        lambda: ended.finished, awaited="a task to end", stalled=True, seen=lambda: subject.story([ended])
+    )
+    # It has said so itself; until its executor could know, it may have to clean up.
+    trial.quiet(budget_s=trial.budgets.quiet_s * 2 + 3 * latency_s)
+    subject.terminate()
+    _drain_the_rest(trial, subject, [ended])
+    if not subject.outcome(ended):
+        subject.refusal(subject.beat)
+        _drain_the_rest(trial, subject, [ended])
+    subject.expect_outcome(ended, SUCCESS, "a task that had ended before terminate()")
 
 
 @should(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))

@@ -22,10 +22,13 @@ from executor_conformance.contract import (
 )
 from executor_conformance.driving import Capability
 from executor_conformance.harness.linux import monotonic
-from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import Miscounted, NotApplicable
+
+#: Events of a burst that are taken while it goes on.
+_TAKEN_AT_ONCE = 40
 
 
 @must()
@@ -91,15 +94,21 @@ def system_exit_means_its_status(trial: Trial) -> None:
 
 @must(needs=(Capability.EXIT_STATUS,), after=("states.every-exit-status-tells",))
 def a_hard_exit_means_its_status(trial: Trial) -> None:
-    """A task that leaves by ``os._exit`` is judged by its exit status like any other.
+    """A task that leaves by ``os._exit`` is judged by its exit status like any other, a callable too.
 
     Why: libraries written in C leave that way; no Python code of the worker runs afterwards.
     Likely causes: the outcome is reported by code that runs after the task in the same process; a worker that
-    is gone is replaced and its task forgotten.
+    is gone is replaced and its task forgotten; of a callable only an exception counts.
     Origin: apache/airflow#65833 (exit code lost).
     """
     trial.need_processes()
     _expect_endings(trial, {"_exit=3": FAILED, "_exit=255": FAILED})
+    subject = trial.started()
+    if subject.has_callables_elsewhere():
+        call = trial.probe("_exit=3")
+        subject.submit_callable(call)
+        subject.await_terminal(call)
+        subject.expect_outcome(call, FAILED, "a callable that left by os._exit(3)")
 
 
 def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
@@ -113,7 +122,7 @@ def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
 
 @must(after=("isolation.a-task-can-be-interrupted",))
 def death_by_signal_is_a_failure(trial: Trial) -> None:
-    """A task that dies of a signal is reported ``failed``.
+    """A task that dies of a signal is reported ``failed``, whatever kind of command it was.
 
     Why: the kernel's memory killer sends SIGKILL, and a crash in C code is SIGSEGV; the task cannot say
     anything itself, so the executor has to see it.
@@ -132,6 +141,12 @@ def death_by_signal_is_a_failure(trial: Trial) -> None:
         subject = trial.started()
         subject.run(program)
         subject.expect_outcome(program, FAILED, "a program that died of SIGKILL")
+        subject = trial.started()
+        if subject.has_callables_elsewhere():
+            call = trial.probe(f"kill={int(signal.SIGKILL)}")
+            subject.submit_callable(call)
+            subject.await_terminal(call)
+            subject.expect_outcome(call, FAILED, "a callable that died of SIGKILL")
 
 
 @must(needs=(Capability.ARGV,))
@@ -348,13 +363,7 @@ def the_filter_flushes_what_it_returns(trial: Trial) -> None:
     gate_key = TaskKey("wanted-too", "task", "run")
     similar = trial.probe(key=gate_key)
     subject.submit(*wanted, *others, similar)
-    trial.until(
-        lambda: all(probe.finished for probe in (*wanted, *others, similar)),
-        awaited="5 tasks to finish",
-        stalled=True,
-        seen=lambda: subject.story([*wanted, *others, similar]),
-        pump=subject.beat,
-    )
+    subject.await_finished(*wanted, *others, similar)
 
     def take_wanted() -> None:
         subject.beat()
@@ -451,11 +460,12 @@ def _duration(call: object) -> float:
     )
 )
 def a_burst_loses_nothing(trial: Trial) -> None:
-    """Of hundreds of short tasks at once none is lost, run twice, reported twice or mixed up.
+    """Of hundreds of short tasks at once none is lost, run twice, reported twice or mixed up, also where most
+    end before anybody takes an event.
 
     Why: this is Monday morning: races between hand-over, workers and collection show under load.
-    Likely causes: events are kept in a structure that two threads change; a result that arrives while
-    another is handled is dropped; a full pipe is not waited for.
+    Likely causes: events are kept in a structure that two threads change, or in one that keeps the latest
+    few; a result that arrives while another is handled is dropped; a full pipe is not waited for.
     Origin: apache/airflow#69975; apache/airflow#19769; apache/airflow#28120.
     """
     # About four seconds of work for a slow executor, and never less than two hundred tasks.
@@ -463,6 +473,8 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     pace = max(trial.facts.first_task_s, 0.002)
     probes = _burst(subject, count=200 if pace > 0.05 else 300, by_shell=pace > 0.012)
     subject.submit(*probes)
+    subject.await_terminal(*probes[:_TAKEN_AT_ONCE])
+    subject.await_finished(*probes)
     subject.await_terminal(*probes)
     subject.quiet()
     _expect_one_terminal_event_each(subject, probes)
@@ -492,32 +504,33 @@ def a_key_in_flight_never_runs_twice_at_once(trial: Trial) -> None:
     Likely causes: nothing remembers which keys are in flight; a waiting key is put on the queue again.
     Origin: apache/airflow#28206; Airflow 3.3's LocalExecutor runs it twice.
     """
-    subject = trial.started()
-    gate = trial.gate()
-    blockers = trial.probes(2, gate.step)
-    subject.submit(*blockers)
-    subject.await_started(*blockers)
-    _expect_no_overlap(trial, subject, blockers[0].key, [blockers[0]], gate)
-    subject = trial.started()
-    first_gate, gate = trial.gate(), trial.gate()
-    blockers = trial.probes(2, first_gate.step)
-    subject.submit(*blockers)
-    subject.await_started(*blockers)
-    waiting = trial.probe(gate.step)
-    subject.submit(waiting)
-    subject.quiet()
-    _expect_no_overlap(trial, subject, waiting.key, [waiting], gate, first_gate)
+    for priority in trial.build().ways_to_submit:
+        subject = trial.started()
+        gate = trial.gate()
+        running = trial.probes(2, gate.step)
+        subject.submit(*running)
+        subject.await_started(*running)
+        _expect_no_overlap(subject, running[0], gate, priority)
+        subject = trial.started()
+        first_gate, gate = trial.gate(), trial.gate()
+        blockers = trial.probes(2, first_gate.step)
+        subject.submit(*blockers)
+        subject.await_started(*blockers)
+        waiting = trial.probe(gate.step)
+        subject.submit(waiting)
+        subject.quiet()
+        _expect_no_overlap(subject, waiting, gate, priority, then_open=first_gate)
 
 
 def _expect_no_overlap(
-    trial: Trial, subject: Subject, key: TaskKey, probes: list[Probe], gate: object, *gates: object
+    subject: Subject, first: Probe, gate: Gate, priority: int | None, then_open: Gate | None = None
 ) -> None:
-    again = trial.probe(gate.step, key=key)  # type: ignore[attr-defined]
-    accepted = subject.refusal(lambda: subject.submit(again)) is None
-    for other in gates:
-        other.open()  # type: ignore[attr-defined]
-    both = [*probes, again]
-    if gates:
+    trial = subject.trial
+    again = trial.probe(gate.step, key=first.key)
+    accepted = subject.refusal(lambda: subject.submit(again, priority=priority)) is None
+    both = [first, again]
+    if then_open is not None:
+        then_open.open()
         subject.until(
             lambda: any(probe.started for probe in both),
             awaited="the waiting task to start",
@@ -525,14 +538,14 @@ def _expect_no_overlap(
             seen=lambda: subject.story(both),
         )
     trial.quiet(subject.pump, trial.budgets.quiet_s * 2)
-    gate.open()  # type: ignore[attr-defined]
-    subject.await_terminal(probes[0])
+    gate.open()
+    subject.await_terminal(first)
     subject.quiet()
     runs = sorted((run for probe in both for run in probe.runs), key=lambda run: run.started_ns)
     for earlier, later in itertools.pairwise(runs):
         expect(
             earlier.finished_ns is not None and earlier.finished_ns <= later.started_ns,
-            awaited=f"one run at a time of {tuple(key)}, which was submitted again while in flight",
+            awaited=f"one run at a time of {tuple(first.key)}, which was submitted again while in flight",
             seen=f"two at once, in processes {earlier.pid} and {later.pid}"
             + ("" if accepted else ", although the second submission was refused"),
         )
