@@ -1,9 +1,9 @@
 """Judges real executors and writes ``docs/results``: a page each, and their table.
 
-    python -m benchmarks.results [--airflow2 PYTHON] [--airflow3 PYTHON] [NAME...]
+    python -m benchmarks.results [--pools PYTHON] [--airflow2 PYTHON] [--airflow3 PYTHON] [NAME...]
 
 With names (of pages, without suffix) only these are judged anew; the table is made from what the pages say.
-Airflow has interpreters of its own, with this project installed beside it.
+Airflow has interpreters of its own, with this project installed beside it, and so have the pools of others.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ SUBJECTS = (
         "fixtures.peers:MultiprocessingPool",
         "the task of a killed worker never ends; a killed idle worker stops everything; `end()` hangs",
     ),
+    Subject("deadpool", "deadpool", "fixtures.pools:deadpool", "", "pools"),
+    Subject("executorlib", "executorlib", "fixtures.pools:executorlib", "", "pools"),
+    Subject("more-executors", "more-executors `with_retry`", "fixtures.pools:more_executors", "", "pools"),
+    Subject("futurist", "futurist `ThreadPoolExecutor`", "fixtures.pools:futurist", "", "pools"),
+    Subject("dask", "Dask `ClientExecutor`", "fixtures.pools:dask", "", "pools"),
     Subject(
         "airflow-2.11.2-local",
         "Airflow 2.11.2 `LocalExecutor`",
@@ -111,7 +116,8 @@ counted, too.
 
 {table}
 
-`multiprocessing.Pool` is judged behind the thin adapter in `fixtures/peers.py`; the others as they are.
+`multiprocessing.Pool` is judged behind the thin adapter in `fixtures/peers.py`; the others as they are, those
+of `fixtures/pools.py` as their documentation makes them.
 Airflow 3 runs callback workloads in its own supervisor. Airflow 2 runs its own command, at whose end
 something is replaced: its report says what.
 """
@@ -138,6 +144,7 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--pools", metavar="PYTHON", help="with what fixtures/pools.py names")
     parser.add_argument("--airflow2", metavar="PYTHON", help="with Airflow 2.11.2")
     parser.add_argument("--airflow3", metavar="PYTHON", help="with Airflow 3.3.2")
     options = parser.parse_args()

@@ -43,6 +43,7 @@ _BASICS = (
     "shutdown.terminate-stops-what-runs",
     "shutdown.terminate-reports-what-ran",
     "shutdown.terminate-reports-what-waited",
+    "shutdown.terminate-drops-no-event",
 )
 _DEATHS = (
     "faults.pumping-survives-a-death",
