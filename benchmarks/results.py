@@ -71,11 +71,38 @@ SUBJECTS = (
         "fixtures.peers:MultiprocessingPool",
         "the task of a killed worker never ends; a killed idle worker stops everything; `end()` hangs",
     ),
-    Subject("deadpool", "deadpool", "fixtures.pools:deadpool", "", "pools"),
-    Subject("executorlib", "executorlib", "fixtures.pools:executorlib", "", "pools"),
-    Subject("more-executors", "more-executors `with_retry`", "fixtures.pools:more_executors", "", "pools"),
-    Subject("futurist", "futurist `ThreadPoolExecutor`", "fixtures.pools:futurist", "", "pools"),
-    Subject("dask", "Dask `ClientExecutor`", "fixtures.pools:dask", "", "pools"),
+    Subject(
+        "deadpool",
+        "deadpool 2026.7.1",
+        "fixtures.pools:deadpool",
+        "a `submit()` waits for ever beside 1,000 waiting calls (its default bound); a call that was taken "
+        "when no process could be made has no outcome; -1 is taken, and nothing ever runs",
+        "pools",
+    ),
+    Subject(
+        "executorlib",
+        "executorlib 1.11.0 `SingleNodeExecutor`",
+        "fixtures.pools:executorlib",
+        "`shutdown()` after `cancel()` never returns, nor does the interpreter exit without it; a whole "
+        "processor while all wait; a worker outlives a killed host; -1 and `'4'` are taken, and nothing runs",
+        "pools",
+    ),
+    Subject(
+        "more-executors",
+        "more-executors 2.11.4 `with_retry`",
+        "fixtures.pools:more_executors",
+        "`shutdown(wait=True)` leaves calls undone that it has accepted, `cancel_futures` leaves futures that "
+        "are never done; NaN is taken, and nothing ever runs",
+        "pools",
+    ),
+    Subject(
+        "futurist",
+        "futurist 3.5.0 `ThreadPoolExecutor`",
+        "fixtures.pools:futurist",
+        "a shortage of threads costs capacity for good; `cancel_futures` is taken, and not looked at",
+        "pools",
+    ),
+    Subject("dask", "Dask 2026.8.0 `ClientExecutor`", "fixtures.pools:dask", "", "pools"),
     Subject(
         "airflow-2.11.2-local",
         "Airflow 2.11.2 `LocalExecutor`",
@@ -180,8 +207,10 @@ def _judge(subject: Subject, python: str) -> None:
         if not written.exists():
             raise SystemExit(f"no report was written of {subject.page}:\n{done.stdout}")
         text = written.read_text(encoding="utf-8")
-        for place in (f"{Path(python).parent}/", f"{folder}/", f"{REPOSITORY}/"):  # of this machine
+        prefix = Path(python).parents[1]
+        for place in (f"{prefix}/bin/", f"{prefix}/", f"{folder}/", f"{REPOSITORY}/"):  # of this machine
             text = text.replace(place, "")
+        text = text.replace(str(REPOSITORY), ".")
         page.write_text(text, encoding="utf-8")
 
 

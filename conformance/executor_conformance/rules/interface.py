@@ -510,11 +510,11 @@ def no_keyword_is_taken_from_a_call(trial: Trial) -> None:
 
     Why: the function that has a parameter of that name gets its default, without a word.
     Likely causes: what the executor can be told of a task is told by keywords of ``submit()``, where those
-    of the call are.
+    of the call are; the first parameter has a name, so that no keyword can have it.
     Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs); Dask's ClientExecutor takes ``key``
     and ``priority``.
     """
-    names = ("key", "priority", "queue", "timeout", "retries", "resources", "pure", "workers", "callback")
+    names = ("fn", "key", "priority", "queue", "timeout", "retries", "resources", "pure", "workers")
     _expect_arguments_to_arrive(trial, (), {name: name for name in names})
 
 

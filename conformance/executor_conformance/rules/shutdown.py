@@ -293,12 +293,12 @@ def what_was_cancelled_never_runs(trial: Trial) -> None:
     Likely causes: cancel() marks the future, and the work stays in the queue; the answer is always true.
     Origin: concurrent.futures.Future.cancel.
     """
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=2)
     executor = subject.driver.executor
     gate = trial.gate()
-    held, *waiting = trial.probe(gate.step), *trial.probes(6)
-    subject.submit(held)
-    subject.await_started(held)
+    held, waiting = trial.probes(2, gate.step), trial.probes(6)
+    subject.submit(*held)
+    subject.await_started(*held)
     futures = [trial.call("submit()", lambda: executor.submit(probe.work.function)) for probe in waiting]  # noqa: B023
     cancelled = [
         (probe, future)
@@ -314,7 +314,7 @@ def what_was_cancelled_never_runs(trial: Trial) -> None:
             seen=repr(future),
         )
     gate.open()
-    subject.await_terminal(held)
+    subject.await_terminal(*held)
     trial.quiet()
     subject.end()
     ran = [probe for probe, _ in cancelled if probe.started]
@@ -330,16 +330,14 @@ def cancel_futures_cancels_what_waits(trial: Trial) -> None:
     waits for them.
     Origin: concurrent.futures.Executor.shutdown, since Python 3.9 (python/cpython#83530).
     """
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=2)
     executor = subject.driver.executor
-    held, *waiting = trial.probe("nap=0.3"), *trial.probes(_WAITING_AT_SHUTDOWN)
+    held, waiting = trial.probes(2, "nap=0.3"), trial.probes(_WAITING_AT_SHUTDOWN)
     futures = [
         trial.call("submit()", lambda: executor.submit(probe.work.function))  # noqa: B023 - called here and now
-        for probe in (held, *waiting)
+        for probe in (*held, *waiting)
     ]
-    trial.until(
-        lambda: held.started, awaited="a task to start", stalled=True, seen=lambda: "it never started"
-    )
+    subject.await_started(*held)
     trial.call(
         "shutdown(wait=True, cancel_futures=True)",
         lambda: executor.shutdown(wait=True, cancel_futures=True),
@@ -350,7 +348,11 @@ def cancel_futures_cancels_what_waits(trial: Trial) -> None:
         awaited="every future to be done when shutdown(wait=True, cancel_futures=True) returns",
         seen=f"{sum(not future.done() for future in futures)} are not",
     )
-    expect(held.finished, awaited="the call that ran to be finished", seen="it was not")
+    expect(
+        all(probe.finished for probe in held),
+        awaited="the calls that ran to be finished",
+        seen=f"{sum(probe.finished for probe in held)} of {len(held)} are",
+    )
     ran = [probe for probe in waiting if probe.started]
     expect(
         len(ran) <= _WAITING_AT_SHUTDOWN // 2,  # a worker may have some of them at hand
@@ -454,7 +456,7 @@ def nothing_accumulates(trial: Trial) -> None:
     _expect_no_growth(trial, lambda: _cycle(trial), "start, work and end")
 
 
-@must(
+@should(
     needs=(Capability.TERMINATE,),
     after=("shutdown.nothing-accumulates", "shutdown.terminate-leaves-no-worker"),
 )
@@ -564,7 +566,10 @@ def _pids(probes: list[Probe]) -> list[int]:
     return [run.pid for probe in probes for run in probe.runs]
 
 
-@must(needs=(Capability.TERMINATE,), after=("states.a-submission-waits-for-no-slot",))
+@must(
+    needs=(Capability.TERMINATE,),
+    after=("states.a-submission-waits-for-no-slot", "interface.command-kinds-tell-the-truth"),
+)
 def terminate_stops_what_runs(trial: Trial) -> None:
     """``terminate()`` stops running tasks at once, whatever kind of command they are.
 
@@ -730,7 +735,8 @@ def terminate_keeps_what_had_ended(trial: Trial) -> None:
     """A task that had ended before ``terminate()`` is reported as it ended, also if nobody had looked yet.
 
     Why: what was done is done; told that it failed, the scheduler does it again.
-    Likely causes: terminate() reports every key in flight as failed without collecting what has ended.
+    Likely causes: terminate() reports every key in flight as failed without collecting what has ended; the
+    workers are killed before their last messages are read.
     Origin: the contract: what is reported of a task is true.
     """
     trial.need_processes()

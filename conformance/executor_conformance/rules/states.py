@@ -7,6 +7,7 @@ against it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -25,7 +26,7 @@ from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.rules import must, should
-from executor_conformance.verdicts import Miscounted, NotApplicable
+from executor_conformance.verdicts import Miscounted, NotApplicable, Stalled
 
 #: Events of a burst that are taken while it goes on.
 _TAKEN_AT_ONCE = 40
@@ -120,7 +121,7 @@ def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
         subject.expect_outcome(probes[step], state, f"a task that ended with {step or 'nothing to say'}")
 
 
-@must(after=("isolation.a-task-can-be-interrupted",))
+@must(after=("isolation.a-task-can-be-interrupted", "interface.command-kinds-tell-the-truth"))
 def death_by_signal_is_a_failure(trial: Trial) -> None:
     """A task that dies of a signal is reported ``failed``, whatever kind of command it was.
 
@@ -474,7 +475,8 @@ def a_burst_loses_nothing(trial: Trial) -> None:
     probes = _burst(subject, count=200 if pace > 0.05 else 300, by_shell=pace > 0.012)
     subject.submit(*probes)
     subject.await_terminal(*probes[:_TAKEN_AT_ONCE])
-    subject.await_finished(*probes)
+    with contextlib.suppress(Stalled):  # an executor may wait until its events have been taken
+        subject.await_finished(*probes)
     subject.await_terminal(*probes)
     subject.quiet()
     _expect_one_terminal_event_each(subject, probes)
