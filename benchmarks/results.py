@@ -91,7 +91,7 @@ SUBJECTS = (
         "more-executors",
         "more-executors 2.11.4 `with_retry`",
         "fixtures.pools:more_executors",
-        "`shutdown(wait=True)` leaves calls undone that it has accepted, `cancel_futures` leaves futures that "
+        "`shutdown(wait=True)` leaves accepted calls undone, and `cancel_futures` leaves futures that "
         "are never done; NaN is taken, and nothing ever runs",
         "pools",
     ),

@@ -32,7 +32,8 @@ def _alive(trial: Trial) -> list[Process]:
 
 
 _CALM_LOOKS = 4
-_SOON_S = 1.0
+#: A slow machine excuses so many times that.
+_SOON_S, _MOST_EXCUSED = 1.0, 2.0
 _WAITING_AT_SHUTDOWN = 16
 
 
@@ -227,7 +228,7 @@ def end_returns_soon_after_the_last_task(trial: Trial) -> None:
     Likely causes: end() sleeps for some seconds between two looks; it waits for a timeout of a join.
     Origin: Airflow's CeleryExecutor looks every five seconds in end().
     """
-    late_s, idle_s = 0.0, 0.0
+    late_s = idle_s = allowed_s = 0.0
     for _ in range(2):  # a single time may be the machine's
         idle = trial.started()
         idle.run(trial.probe())
@@ -242,12 +243,13 @@ def end_returns_soon_after_the_last_task(trial: Trial) -> None:
         returned = monotonic_ns()
         ended = [run.finished_ns for probe in held for run in probe.runs if run.finished_ns is not None]
         late_s = (returned - max(ended, default=returned)) / 1e9
-        if late_s < idle_s + _SOON_S * max(trial.slowdown(), 1.0):
+        allowed_s = idle_s + _SOON_S * min(max(trial.slowdown(), 1.0), _MOST_EXCUSED)
+        if late_s < allowed_s:
             return
     expect(
         False,
-        awaited=f"end() to return within {_SOON_S:.0f} s of the last task's end, and the {idle_s:.2f} s that "
-        "an idle executor takes",
+        awaited=f"end() to return within {allowed_s:.2f} s of the last task's end; an idle executor took "
+        f"{idle_s:.2f} s of it",
         seen=f"{late_s:.2f} s after it, twice",
     )
 
