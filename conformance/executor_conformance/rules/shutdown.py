@@ -570,7 +570,11 @@ def _pids(probes: list[Probe]) -> list[int]:
 
 @must(
     needs=(Capability.TERMINATE,),
-    after=("states.a-submission-waits-for-no-slot", "interface.command-kinds-tell-the-truth"),
+    after=(
+        "states.a-submission-waits-for-no-slot",
+        "interface.command-kinds-tell-the-truth",
+        "interface.runs-other-programs-as-they-stand",
+    ),
 )
 def terminate_stops_what_runs(trial: Trial) -> None:
     """``terminate()`` stops running tasks at once, whatever kind of command they are.
@@ -703,7 +707,10 @@ def terminate_leaves_no_worker(trial: Trial) -> None:
     _expect_gone(trial, "terminate() with nothing to do")
 
 
-@must(needs=(Capability.TERMINATE,), after=("shutdown.terminate-stops-what-runs",))
+@must(
+    needs=(Capability.TERMINATE,),
+    after=("shutdown.terminate-stops-what-runs", "lifecycle.terminate-after-end-is-harmless"),
+)
 def terminate_drops_no_event(trial: Trial) -> None:
     """Events that were in the buffer before ``terminate()`` are in it afterwards.
 
