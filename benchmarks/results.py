@@ -102,7 +102,6 @@ SUBJECTS = (
         "a shortage of threads costs capacity for good; `cancel_futures` is taken, and not looked at",
         "pools",
     ),
-    Subject("dask", "Dask 2026.8.0 `ClientExecutor`", "fixtures.pools:dask", "", "pools"),
     Subject(
         "airflow-2.11.2-local",
         "Airflow 2.11.2 `LocalExecutor`",

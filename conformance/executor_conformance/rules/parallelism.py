@@ -579,7 +579,7 @@ def running_is_true_to_the_journal(trial: Trial) -> None:
     )
 
 
-@should(after=("parallelism.running-is-true-to-the-journal",))
+@should(after=("parallelism.running-is-true-to-the-journal", "parallelism.never-more-than-n"))
 def what_waits_is_known(trial: Trial) -> None:
     """Where ``queued_tasks`` and ``running`` are offered, one of them has the key of each task that waits,
     and neither that of one that has ended.
