@@ -18,7 +18,7 @@ from dataclasses import asdict
 from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, TaskKey
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import monotonic_ns, private_disk
+from executor_conformance.harness.linux import monotonic, monotonic_ns, private_disk
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.trial import SHARED_NAMES, Subject, Trial, expect
@@ -35,6 +35,7 @@ _CALM_LOOKS = 4
 #: A slow machine excuses so many times that.
 _SOON_S, _MOST_EXCUSED = 1.0, 2.0
 _WAITING_AT_SHUTDOWN = 16
+_FEWEST_CYCLES, _MOST_CYCLES, _CYCLES_S = 3, 8, 15.0
 
 
 def _expect_gone(trial: Trial, what: str) -> None:
@@ -447,8 +448,8 @@ def a_look_alike_of_the_pill_is_no_pill(trial: Trial) -> None:
     )
 )
 def nothing_accumulates(trial: Trial) -> None:
-    """After ten cycles of start, work and end, and of start and end, there is no process, thread, descriptor,
-    semaphore, shared memory or temporary file more than after two.
+    """After many cycles of start, work and end, and of start and end, there is no process, thread,
+    descriptor, semaphore, shared memory or temporary file more than after two.
 
     Why: what is left by each cycle adds up in a host that runs for months, and in every test suite.
     Likely causes: a queue, pipe or pool is not closed, or only where there was work; a manager is not shut
@@ -460,10 +461,15 @@ def nothing_accumulates(trial: Trial) -> None:
 
 @should(
     needs=(Capability.TERMINATE,),
-    after=("shutdown.nothing-accumulates", "shutdown.terminate-leaves-no-worker"),
+    after=(
+        "shutdown.nothing-accumulates",
+        "shutdown.no-zombie-is-left",
+        "shutdown.terminate-leaves-no-worker",
+        "shutdown.terminate-stops-the-stubborn",
+    ),
 )
 def terminate_leaves_nothing_behind(trial: Trial) -> None:
-    """After ten cycles that ``terminate()`` has ended, idle and at work, there is no more of anything than
+    """After many cycles that ``terminate()`` has ended, idle and at work, there is no more of anything than
     after two.
 
     Why: hosts that are stopped like that are started again in the same process: in tests, after a fork, by a
@@ -490,29 +496,32 @@ def terminate_leaves_nothing_behind(trial: Trial) -> None:
 
 
 def _expect_no_growth(trial: Trial, cycle: Callable[[], None], what: str) -> None:
-    for _ in range(2):
-        cycle()
-    grown = _growth_over_eight(trial, cycle)
+    cycle()
+    began = monotonic()
+    cycle()
+    # Slow ones get fewer: what an executor leaves, it leaves in each cycle.
+    affordable = int(_CYCLES_S * trial.budgets.scale / (monotonic() - began))
+    cycles = min(max(affordable, _FEWEST_CYCLES), _MOST_CYCLES)
+    grown = _growth_over(trial, cycle, cycles)
     if SHARED_NAMES in grown:
-        # Other programs have names there too.  Look where there are only ours, or look until it is sure:
-        # what an executor leaves, it leaves in each cycle.
+        # Other programs have names there too.  Look where there are only ours, or look until it is sure.
         alone = private_disk("/dev/shm", 1 << 28)
         for _ in range(1 if alone else 3):
-            grown = _growth_over_eight(trial, cycle)
-            if grown.get(SHARED_NAMES, 0) < (1 if alone else 8):
+            grown = _growth_over(trial, cycle, cycles)
+            if grown.get(SHARED_NAMES, 0) < (1 if alone else cycles):
                 grown.pop(SHARED_NAMES, None)
                 break
     expect(
         not grown,
-        awaited=f"nothing more after ten cycles of {what} than after two",
+        awaited=f"nothing more after {cycles + 2} cycles of {what} than after two",
         seen=", ".join(f"{count} more of: {what}" for what, count in grown.items()),
     )
 
 
-def _growth_over_eight(trial: Trial, cycle: Callable[[], None]) -> dict[str, int]:
+def _growth_over(trial: Trial, cycle: Callable[[], None], cycles: int) -> dict[str, int]:
     gc.collect()
     before = trial.belongings()
-    for _ in range(8):
+    for _ in range(cycles):
         cycle()
 
     def growth() -> dict[str, int]:
@@ -709,7 +718,12 @@ def terminate_leaves_no_worker(trial: Trial) -> None:
 
 @must(
     needs=(Capability.TERMINATE,),
-    after=("shutdown.terminate-stops-what-runs", "lifecycle.terminate-after-end-is-harmless"),
+    after=(
+        "states.only-legal-transitions",
+        "lifecycle.terminate-after-end-is-harmless",
+        "shutdown.terminate-stops-what-runs",
+        "shutdown.terminate-reports-what-ran",
+    ),
 )
 def terminate_drops_no_event(trial: Trial) -> None:
     """Events that were in the buffer before ``terminate()`` are in it afterwards.

@@ -458,6 +458,7 @@ def _duration(call: object) -> float:
         "interface.runs-other-programs-as-they-stand",
         "states.every-exit-status-tells",
         "states.no-terminal-event-before-the-end",
+        "states.only-legal-transitions",
     )
 )
 def a_burst_loses_nothing(trial: Trial) -> None:
