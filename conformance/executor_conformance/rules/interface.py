@@ -364,7 +364,7 @@ def a_malformed_command_never_succeeds(trial: Trial) -> None:
     needs=(Capability.ARGV, Capability.KEYS),
     after=(
         "interface.a-malformed-command-never-succeeds",
-        "lifecycle.submit-after-end-is-refused",
+        "states.a-key-in-flight-never-runs-twice-at-once",
         "shutdown.nothing-accumulates",
         "memory.nothing-piles-up",
     ),

@@ -192,6 +192,7 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
 @must(
     after=(
         "states.a-burst-loses-nothing",
+        "states.the-key-comes-back-whole",
         "shutdown.nothing-accumulates",
         "shutdown.no-zombie-is-left",
     )

@@ -753,7 +753,10 @@ def terminate_drops_no_event(trial: Trial) -> None:
 
 
 # Many are right without it: to fail all that is in flight is simple, and soon done.
-@may(needs=(Capability.TERMINATE,), after=("shutdown.terminate-drops-no-event",))
+@may(
+    needs=(Capability.TERMINATE,),
+    after=("shutdown.terminate-drops-no-event", "states.no-terminal-event-before-the-end"),
+)
 def terminate_keeps_what_had_ended(trial: Trial) -> None:
     """A task that had ended before ``terminate()`` is reported as it ended, also if nobody had looked yet.
 
@@ -776,7 +779,7 @@ def _terminated_after_an_end(trial: Trial, patience: int) -> tuple[Subject, Prob
     told, latency_s = trial.probes(3), 0.0
     for probe in told:
         subject.run(probe)
-        finished = max(run.finished_ns or 0 for run in probe.runs)
+        finished = max((run.finished_ns or 0 for run in probe.runs), default=monotonic_ns())
         latency_s = max(latency_s, (subject.events_of(probe)[-1].at_ns - finished) / 1e9)
     gate = trial.gate()
     ended = trial.probe(gate.step)
