@@ -578,6 +578,7 @@ def a_new_try_runs(trial: Trial) -> None:
     needs=(Capability.KEYS,),
     after=(
         "states.a-new-try-runs",
+        "states.only-legal-transitions",
         "states.exactly-one-terminal-event",
     ),
 )
