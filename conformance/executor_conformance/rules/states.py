@@ -499,7 +499,7 @@ def _burst(subject: Subject, count: int, by_shell: bool) -> list[Probe]:
     return probes
 
 
-@must(needs=(Capability.KEYS,))
+@must(needs=(Capability.KEYS,), after=("states.a-submission-waits-for-no-slot",))
 def a_key_in_flight_never_runs_twice_at_once(trial: Trial) -> None:
     """A key that is submitted again while its task waits or runs never runs twice at the same time.
 
