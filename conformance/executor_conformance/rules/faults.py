@@ -163,6 +163,34 @@ def a_killed_worker_fails_its_task(trial: Trial) -> None:
         expect(len(terminal) == 1, awaited="one terminal event for it", seen=subject.story([doomed]))
 
 
+@must(
+    needs=(Capability.ARGV, Capability.CALLABLE),
+    after=(
+        "interface.command-kinds-tell-the-truth",
+        "states.death-by-signal-is-a-failure",
+        "states.a-hard-exit-means-its-status",
+        "faults.a-killed-worker-fails-its-task",
+        "faults.capacity-is-restored",
+    ),
+)
+def a_callable_that_leaves_has_failed(trial: Trial) -> None:
+    """A callable that leaves by ``os._exit``, or dies of a signal, is reported ``failed`` like a command.
+
+    Why: C code below a callable crashes as well as that below a command; it may take its worker along.
+    Likely causes: of a callable only an exception counts; it is run by other code than commands are.
+    Origin: the contract; apache/airflow#65833 (exit code lost).
+    """
+    subject = trial.started()
+    if not subject.has_callables_elsewhere():
+        raise NotApplicable("its callables run in the host's own process, as was seen by their pid")
+    for step in ("_exit=3", f"kill={int(signal.SIGKILL)}"):
+        call = trial.probe(step)
+        subject = trial.started()
+        subject.submit_callable(call)
+        subject.await_terminal(call)
+        subject.expect_outcome(call, FAILED, f"a callable that ended by {step}")
+
+
 @should(after=("faults.a-killed-worker-fails-its-task",))
 def the_failure_has_a_reason(trial: Trial) -> None:
     """The ``failed`` event of a task whose worker was killed carries a reason.

@@ -95,21 +95,15 @@ def system_exit_means_its_status(trial: Trial) -> None:
 
 @must(needs=(Capability.EXIT_STATUS,), after=("states.every-exit-status-tells",))
 def a_hard_exit_means_its_status(trial: Trial) -> None:
-    """A task that leaves by ``os._exit`` is judged by its exit status like any other, a callable too.
+    """A task that leaves by ``os._exit`` is judged by its exit status like any other.
 
     Why: libraries written in C leave that way; no Python code of the worker runs afterwards.
     Likely causes: the outcome is reported by code that runs after the task in the same process; a worker that
-    is gone is replaced and its task forgotten; of a callable only an exception counts.
+    is gone is replaced and its task forgotten.
     Origin: apache/airflow#65833 (exit code lost).
     """
     trial.need_processes()
     _expect_endings(trial, {"_exit=3": FAILED, "_exit=255": FAILED})
-    subject = trial.started()
-    if subject.has_callables_elsewhere():
-        call = trial.probe("_exit=3")
-        subject.submit_callable(call)
-        subject.await_terminal(call)
-        subject.expect_outcome(call, FAILED, "a callable that left by os._exit(3)")
 
 
 def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
@@ -121,9 +115,9 @@ def _expect_endings(trial: Trial, endings: dict[str, str]) -> None:
         subject.expect_outcome(probes[step], state, f"a task that ended with {step or 'nothing to say'}")
 
 
-@must(after=("isolation.a-task-can-be-interrupted", "interface.command-kinds-tell-the-truth"))
+@must(after=("isolation.a-task-can-be-interrupted",))
 def death_by_signal_is_a_failure(trial: Trial) -> None:
-    """A task that dies of a signal is reported ``failed``, whatever kind of command it was.
+    """A task that dies of a signal is reported ``failed``.
 
     Why: the kernel's memory killer sends SIGKILL, and a crash in C code is SIGSEGV; the task cannot say
     anything itself, so the executor has to see it.
@@ -142,12 +136,6 @@ def death_by_signal_is_a_failure(trial: Trial) -> None:
         subject = trial.started()
         subject.run(program)
         subject.expect_outcome(program, FAILED, "a program that died of SIGKILL")
-        subject = trial.started()
-        if subject.has_callables_elsewhere():
-            call = trial.probe(f"kill={int(signal.SIGKILL)}")
-            subject.submit_callable(call)
-            subject.await_terminal(call)
-            subject.expect_outcome(call, FAILED, "a callable that died of SIGKILL")
 
 
 @must(needs=(Capability.ARGV,))
