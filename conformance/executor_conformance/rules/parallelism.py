@@ -376,7 +376,7 @@ def unlimited_has_slots_available(trial: Trial) -> None:
     Why: the scheduler submits as many tasks as there are slots available; without a limit that must not mean
     none.
     Likely causes: what is in flight is taken from 0; without a limit the number is never computed.
-    Origin: the contract; Airflow 2.11's BaseExecutor comes to -1 with one task running.
+    Origin: Airflow 2.11's BaseExecutor, which answers sys.maxsize there.
     """
     refusal, subject = _refusal(trial, 0)
     if refusal is not None:
