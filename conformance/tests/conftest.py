@@ -107,7 +107,7 @@ class Command:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def __call__(self, *arguments: str, folder: Path | None = None, timeout: float = 270) -> Judged:
+    def __call__(self, *arguments: str, folder: Path | None = None, timeout: float = 900) -> Judged:
         """Run it to its end, with a JSON report."""
         report = self.folder / "report-of-the-test.json"
         report.unlink(missing_ok=True)
