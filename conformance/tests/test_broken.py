@@ -12,5 +12,5 @@ from fixtures import judging, specimens
 
 @pytest.mark.parametrize("specimen", specimens.broken(), ids=lambda specimen: specimen.name)
 def test_the_broken_promise_is_named(specimen: specimens.Specimen) -> None:
-    outcome = judging.judge(specimen, only=specimen.breaks)
+    outcome = judging.decide(specimen, only=specimen.breaks)
     assert outcome.having("failed") == [specimen.breaks], outcome.story()

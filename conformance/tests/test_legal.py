@@ -13,7 +13,7 @@ from fixtures import judging, specimens
 
 @pytest.mark.parametrize("specimen", specimens.legal(), ids=lambda specimen: specimen.name)
 def test_what_is_right_is_not_called_wrong(specimen: specimens.Specimen) -> None:
-    outcome = judging.judge(specimen, only=specimen.odd_in)
+    outcome = judging.decide(specimen, only=specimen.odd_in)
     wrong = outcome.having("failed", "inconclusive", "blocked")
     assert all(find(rule).level is Level.MAY for rule in wrong), outcome.story()
     assert outcome.having("passed"), outcome.output

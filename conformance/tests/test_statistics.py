@@ -7,12 +7,21 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from executor_conformance.harness.calibration import times_out_of_processor
 from executor_conformance.harness.growth import goes_on
 from executor_conformance.harness.memory import private_bytes
-from executor_conformance.harness.timing import AtAnyMoment, ShareAbove, distribution, quantile, spread
+from executor_conformance.harness.timing import (
+    AtAnyMoment,
+    ShareAbove,
+    distribution,
+    quantile,
+    recurring_interval_s,
+    spread,
+)
 
 
 def decide(chance: random.Random, share: float, most: int, **options: float) -> tuple[bool | None, int]:
@@ -80,12 +89,83 @@ def test_an_interval_is_told_from_a_busy_machine(busy: float) -> None:
     assert sum(look(chance, busy, 0.1).shows for _ in range(1_000)) >= (990 if busy < 2 else 900)
 
 
+def run_of_tasks(chance: random.Random, busy: float, interval: float) -> tuple[list[float], list[float]]:
+    """When each was asked for and what it waited: for the next look, and for a busy machine."""
+    now, moments, waited = chance.random(), [], []
+    for _ in range(24):
+        now += 0.05 + chance.uniform(0.0, 0.08)
+        until_next_look = -now % interval if interval else 0.0
+        moments.append(now)
+        waited.append(until_next_look + sum(forks(chance, busy) for _ in range(2)))
+        now += waited[-1]
+    return moments, waited
+
+
+@pytest.mark.parametrize(
+    ("busy", "interval", "count"),
+    [(0, 0.03, 1), (0, 0.1, 1), (1, 0.1, 1), (2, 0.05, 6), (4, 0.1, 6), (9, 0.3, 6)],
+)
+def test_an_interval_that_recurs_is_found_on_a_wild_machine_too(
+    busy: float, interval: float, count: int
+) -> None:
+    chance = random.Random(1)
+    for _ in range(8):
+        found = recurring_interval_s([run_of_tasks(chance, busy, interval) for _ in range(count)])
+        assert found is not None
+        parts = interval / found  # a half of it fits as well
+        assert parts == pytest.approx(round(parts), abs=0.1)
+
+
+@pytest.mark.parametrize("busy", [0, 1, 4, 20])
+def test_no_interval_is_found_where_there_is_none(busy: float) -> None:
+    chance = random.Random(1)
+    looks = [run_of_tasks(chance, busy, 0.0) for _ in range(60)]
+    assert not any(recurring_interval_s([look]) for look in looks)
+    assert not any(recurring_interval_s(looks[number : number + 6]) for number in range(0, 60, 6))
+
+
+@pytest.mark.parametrize("looks", [[], [([], [])], [([1.0, 2.0], [0.1, 0.1])], [([1.0] * 9, [0.1] * 9)]])
+def test_a_few_moments_tell_of_no_interval(looks: list[tuple[list[float], list[float]]]) -> None:
+    assert recurring_interval_s(looks) is None
+
+
+def test_what_recurs_counts_where_it_costs_more_than_the_machine_scatters() -> None:
+    chance = random.Random(1)
+    machine = [forks(chance, 9) for _ in range(24)]
+    assert AtAnyMoment([0.1 * chance.random() for _ in range(24)], machine, 0.0, 0.1).recurs is False
+    slow = AtAnyMoment([0.4 * chance.random() for _ in range(24)], machine, 0.0, 0.4)
+    assert slow.recurs
+    assert slow.shows
+    assert slow.says == 1
+
+
 def test_a_wild_machine_says_little() -> None:
     chance = random.Random(1)
     assert look(chance, 0, 0.1).says == 1
     assert look(chance, 2, 0.1, count=1_000).says == 0.5
     assert look(chance, 9, 0.1, count=1_000).says == 0
     assert AtAnyMoment([0.1] * 24, look(chance, 9, 0.0).controls).says == 1  # nothing scatters
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "stopped"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.stat": 3, "a/cpu.stat": 4}, 7),
+        ("0::/\n", {"cpu.stat": 5}, 5),
+        ("2:cpu,cpuacct:/of/the/host\n1:memory:/a\n", {"cpu/cpu.stat": 6, "a/cpu.stat": 1}, 6),
+        ("2:cpu:/a:b\n0::/\n", {"cpu/a:b/cpu.stat": 8}, 8),
+        ("", {"cpu.stat": 9}, 0),
+    ],
+)
+def test_a_limit_on_the_processor_is_counted(
+    tmp_path: Path, groups: str, files: dict[str, int], stopped: int
+) -> None:
+    (tmp_path / "cgroup").write_text(groups)
+    for name, times in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"nr_periods 10\nnr_throttled {times}\nthrottled_time 1234\n")
+    assert times_out_of_processor(tmp_path / "cgroup", tmp_path) == stopped
+    assert times_out_of_processor(tmp_path / "none", tmp_path) == 0
 
 
 # -- growth: a sample a stretch of 40 tasks; 8 KB a task is a leak -------------------------------------------

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from executor_conformance.harness.containment import fork
@@ -109,6 +110,38 @@ def processor_share() -> float:
     while thread_time() - began_computing < _COMPUTED_S:
         pass
     return (monotonic() - began) / _COMPUTED_S
+
+
+def times_out_of_processor(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """How often a limit on the processor, of a container say, has stopped this process and its neighbours.
+
+    :param groups: the file that names the control groups of this process, as Linux does (cgroups(7)).
+    :param root: the folder in which they are.
+    """
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    stopped = 0
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        folder = root / "cpu" if controllers else root
+        # Any of those around it may be limited; inside a container some of their names do not exist.
+        group = Path(name.lstrip("/"))
+        stopped += sum(_times_stopped(folder / part / "cpu.stat") for part in (group, *group.parents))
+    return stopped
+
+
+def _times_stopped(statistics_file: Path) -> int:
+    try:
+        lines = statistics_file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("nr_throttled "))
 
 
 def _fork_once() -> float:

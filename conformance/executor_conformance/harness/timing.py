@@ -6,6 +6,7 @@ test: as many are taken as it needs to be sure, and a few where it is plain.
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from dataclasses import dataclass, field
 _SPREAD_S = 0.01
 #: A correlation of 21 moments with what was waited then; by chance it is below that once in 10,000 times.
 _FOLLOWS = -0.7
+#: Intervals of 25 ms to 1 s, in Hz; and how finely they are looked through.
+_SELDOM, _OFTEN, _FINENESS = 1.0, 40.0, 3
+#: The chance that one is found where there is none; and from how many samples.
+_FOUND_BY_CHANCE, _FEWEST = 1e-5, 4
 #: Half of what a machine scatters where it is calm, and where nothing would show.
 _CALM_S, _WILD_S = 0.0025, 0.005
 
@@ -71,23 +76,75 @@ def spread(samples: Sequence[float]) -> float:
     return quantile(samples, 0.9) - quantile(samples, 0.1)
 
 
+def recurring_interval_s(looks: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float | None:
+    """The interval, of 25 ms to 1 s, at whose ends things begin that were asked for at some moments.
+
+    Who waits for the next look waits until a multiple of the interval.  On the circle of that interval the
+    moment and the end of the wait make up for each other, so the two are correlated, however late a busy
+    machine is with each; no such correlation comes of a machine that delays whatever comes at any moment.
+    The most correlated interval is named where chance would correlate none so much but once in 100,000 times.
+
+    :param looks: for each of some executors, when things were asked for, in seconds of one clock, and the
+        seconds until each began; the intervals of two executors need not begin together.
+    :returns: seconds, or a part of the interval, which fits as well; ``None`` where none is found.
+    """
+    if not looks or any(len(moments) < _FEWEST for moments, _ in looks):
+        return None
+    longest = max(max(moments) - min(moments) for moments, _ in looks)
+    if not longest:
+        return None
+    step = 1 / (_FINENESS * longest)
+    rates = [_SELDOM + number * step for number in range(int((_OFTEN - _SELDOM) / step) + 1)]
+    evidence, rate = max((sum(_on_the_circle(rate, *look) for look in looks), rate) for rate in rates)
+    by_chance = len(rates) * _sum_exceeds(evidence, len(looks))
+    return 1 / rate if by_chance <= _FOUND_BY_CHANCE else None
+
+
+def _on_the_circle(rate: float, moments: Sequence[float], waited: Sequence[float]) -> float:
+    """How much the moment and the wait, as angles of so many turns a second, are correlated.
+
+    :returns: minus the logarithm of the chance that they are so by chance.
+    """
+    ones, others = (
+        _about_mean([cmath.rect(1.0, math.tau * rate * second) for second in seconds])
+        for seconds in (moments, waited)
+    )
+    scatter = sum(abs(one) ** 2 for one in ones) * sum(abs(other) ** 2 for other in others)
+    both = abs(sum(one * other for one, other in zip(ones, others, strict=True))) ** 2
+    squared = both / scatter if scatter > 1e-9 else 0.0
+    return -(len(moments) - 2) * math.log(max(1 - squared, 1e-12))
+
+
+def _about_mean(angles: Sequence[complex]) -> list[complex]:
+    mean = sum(angles) / len(angles)
+    return [angle - mean for angle in angles]
+
+
+def _sum_exceeds(total: float, count: int) -> float:
+    """The chance that ``count`` such logarithms of chances add up to more than this (Fisher's method)."""
+    return math.exp(-total) * sum(total**k / math.factorial(k) for k in range(count))
+
+
 @dataclass(frozen=True)
 class AtAnyMoment:
     """What tasks waited that were submitted at random moments, and what the machine scatters at such moments.
 
     An interval between two looks at new tasks scatters all of them, as much below the median as above it; a
     busy machine delays a few far more than the rest.  So the half below the median tells the one from the
-    other, and the whole an interval that comes after some rests only.
+    other, and the whole an interval that comes after some rests only.  An interval that recurs is told by the
+    moments themselves, on a machine that scatters as much.
 
     :param waited: seconds.
     :param controls: seconds that such a process took at these moments without any executor.
     :param follows: the correlation of what was waited with the moment: who comes later finds the next look
         nearer, however much a busy machine scatters.
+    :param recurs_s: what :func:`recurring_interval_s` found, in these and others of the same kind.
     """
 
     waited: Sequence[float]
     controls: Sequence[float]
     follows: float = 0.0
+    recurs_s: float | None = None
 
     @property
     def spread_s(self) -> float:
@@ -108,13 +165,22 @@ class AtAnyMoment:
     @property
     def shows(self) -> bool:
         """Whether an interval shows; now and then by chance."""
+        if self.recurs:
+            return True
         if self.spread_s > self.allowed_s or self.to_median_s > self.allowed_to_median_s:
             return True
         return self.follows <= _FOLLOWS and self.spread_s > 2 * _SPREAD_S
 
     @property
+    def recurs(self) -> bool:
+        """Whether what recurs costs more than the machine scatters."""
+        return self.recurs_s is not None and self.spread_s > 2 * _SPREAD_S + spread(self.controls)
+
+    @property
     def says(self) -> float:
-        """How much it says that no interval shows, from 0 (the machine would hide one) to 1."""
+        """How much it says whether an interval shows, from 0 (the machine would hide one) to 1."""
+        if self.recurs:
+            return 1.0
         scattered = _to_median(self.controls)
         if scattered <= _CALM_S or self.to_median_s <= 2 * _SPREAD_S:
             return 1.0
@@ -129,6 +195,7 @@ class AtAnyMoment:
             "to_median_s": round(self.to_median_s, 6),
             "allowed_to_median_s": round(self.allowed_to_median_s, 6),
             "follows_the_moment": round(self.follows, 3),
+            "recurs_s": None if self.recurs_s is None else round(self.recurs_s, 6),
         }
 
 
