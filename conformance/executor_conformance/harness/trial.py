@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing import Pipe
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from executor_conformance.contract import SUCCESS, TERMINAL_STATES, TaskKey
 from executor_conformance.driving import ABSENT, Capability, Driver, Submission, Work
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard
-from executor_conformance.harness.calibration import Budgets, fork_here_s, processor_share
+from executor_conformance.harness.calibration import Budgets, fork_here_s, interpreter_here_s, processor_share
 from executor_conformance.harness.containment import Account, Limits, contain
 from executor_conformance.harness.linux import die_with_parent, monotonic, monotonic_ns, sleep
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
@@ -65,6 +66,8 @@ _REST_S = 0.4
 _LONGEST_NAP_S = 0.004
 #: A wait that was in vain goes on, once, where the machine is slower by more than this; and this much longer.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
+#: So many make a median.
+_FORKS, _INTERPRETERS = 7, 3
 
 
 def _never() -> bool:
@@ -521,8 +524,19 @@ class Trial:
     def _slowdown_of_this_moment(self) -> float:
         slowdown = processor_share() / self.budgets.scale
         if self.facts.fork_s:
-            slowdown = max(slowdown, (fork_here_s() or 0.0) / self.facts.fork_s)
+            slowdown = max(slowdown, (fork_here_s() or 0.0) / self.fork_s)
         return slowdown
+
+    @cached_property
+    def fork_s(self) -> float:
+        """What a fork of the host costs on this machine, in seconds."""
+        calibrated = max(self.facts.fork_s, self.budgets.fork_s)
+        return _unless_in_a_slow_moment(calibrated, fork_here_s(_FORKS))
+
+    @cached_property
+    def interpreter_s(self) -> float:
+        """What a new interpreter costs on this machine, in seconds."""
+        return _unless_in_a_slow_moment(self.budgets.interpreter_s, interpreter_here_s(_INTERPRETERS))
 
     def need_processes(self) -> None:
         """Leave the rule if tasks run in the host's own process.
@@ -799,6 +813,11 @@ class Subject:
         if not time_ns:
             return "a moment that was not recorded"  # by a shell
         return f"{(time_ns - self.trial.began_ns) / 1e9:.3f} s"
+
+
+def _unless_in_a_slow_moment(calibrated_s: float, now_s: float | None) -> float:
+    """A calibration in a slow moment would excuse whatever comes after it."""
+    return now_s if now_s and calibrated_s > _SLOWDOWN_THAT_COUNTS * now_s else calibrated_s
 
 
 def _count(things: Sequence[object], noun: str) -> str:

@@ -537,9 +537,7 @@ def _is_forked(trial: Trial, probe: Probe) -> bool:
 
 def _start_cost_s(trial: Trial, probe: Probe) -> float:
     """What it costs this machine to start the process of such a task, in seconds."""
-    if _is_forked(trial, probe):
-        return max(trial.facts.fork_s, trial.budgets.fork_s)
-    return trial.budgets.interpreter_s
+    return trial.fork_s if _is_forked(trial, probe) else trial.interpreter_s
 
 
 def _budget_s(trial: Trial, probe: Probe, slowdown: float = 1.0) -> float:
