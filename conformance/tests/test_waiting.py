@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from executor_conformance.harness import trial as trial_module
 from executor_conformance.harness.calibration import Budgets, fork_here_s, processor_share
 from executor_conformance.harness.trial import Facts, Trial
 
 #: Seconds; so slow a calibration that the processor's share of now cannot be worse.
 BUDGET_S, SCALE = 0.05, 1000.0
+#: Within the budget; counted, because a stall is no look.  Four times the budget has 26 at least.
+MOST_LOOKS = 20
 
 
 def trial(tmp_path: Path, fork_s: float) -> Trial:
@@ -27,19 +30,42 @@ def trial(tmp_path: Path, fork_s: float) -> Trial:
     )
 
 
-@pytest.mark.parametrize(("fork_s", "comes"), [(1e-7, True), (1000.0, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("calibrated_s", "now_s", "comes"),
+    [
+        pytest.param(0.001, 0.004, True, id="slower than its calibration"),
+        pytest.param(0.004, 0.004, False, id="as it was"),
+        pytest.param(0.1, 0.004, False, id="calibrated in a slow moment"),
+        pytest.param(0.0, 0.004, False, id="nothing is known of its forks"),
+        pytest.param(0.004, None, False, id="nobody can fork now"),
+    ],
+)
 def test_a_wait_in_vain_goes_on_where_the_machine_has_become_slower(
-    tmp_path: Path, fork_s: float, comes: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calibrated_s: float,
+    now_s: float | None,
+    comes: bool,
 ) -> None:
-    began = time.monotonic()
-    came = trial(tmp_path, fork_s).comes_true(lambda: time.monotonic() - began > 3 * BUDGET_S)
+    monkeypatch.setattr(trial_module, "fork_here_s", lambda times=3: now_s)
+    looks = itertools.count()
+    came = trial(tmp_path, calibrated_s).comes_true(lambda: next(looks) > MOST_LOOKS)
     assert came is comes
 
 
-def test_to_see_that_nothing_happens_takes_no_longer(tmp_path: Path) -> None:
-    looks = []
-    trial(tmp_path, 1e-7).quiet(lambda: looks.append(time.monotonic()))
-    assert looks[-1] - looks[0] < 5 * BUDGET_S
+@pytest.mark.parametrize(("now_s", "cost_s"), [(0.03, 0.04), (0.05, 0.04), (0.001, 0.001), (None, 0.04)])
+def test_what_a_fork_costs_is_its_calibration_unless_that_was_a_slow_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now_s: float | None, cost_s: float
+) -> None:
+    monkeypatch.setattr(trial_module, "fork_here_s", lambda times=3: now_s)
+    assert trial(tmp_path, 0.04).fork_s == cost_s
+
+
+def test_to_see_that_nothing_happens_takes_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_module, "fork_here_s", lambda times=3: 1.0)
+    looks: list[None] = []
+    trial(tmp_path, 0.001).quiet(lambda: looks.append(None))
+    assert len(looks) <= MOST_LOOKS
 
 
 def test_what_is_measured_is_more_than_nothing() -> None:

@@ -524,8 +524,13 @@ class Trial:
     def _slowdown_of_this_moment(self) -> float:
         slowdown = processor_share() / self.budgets.scale
         if self.facts.fork_s:
-            slowdown = max(slowdown, (fork_here_s() or 0.0) / self.fork_s)
+            slowdown = max(slowdown, (fork_here_s() or 0.0) / self._usual_fork_here_s)
         return slowdown
+
+    @cached_property
+    def _usual_fork_here_s(self) -> float:
+        # Of the host alone: pytest is larger, and by its forks a machine that has become slow would not show.
+        return _unless_in_a_slow_moment(self.facts.fork_s, fork_here_s(_FORKS))
 
     @cached_property
     def fork_s(self) -> float:
