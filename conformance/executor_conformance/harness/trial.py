@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import Pipe
 from typing import Any, TypeVar
 
@@ -689,6 +689,19 @@ class Subject:
     def ways_to_submit(self) -> tuple[int | None, ...]:
         """Priorities to submit by: ``None`` for ``execute_async``, 1 where there is ``queue_command``."""
         return (None, 1) if self.has("queue_command") else (None,)
+
+    @property
+    def ways(self) -> dict[str, Callable[[Probe], None]]:
+        """Each way to hand over a task, by its name: the usual one, then other calls and forms."""
+        ways: dict[str, Callable[[Probe], None]] = {"execute_async()": self.submit}
+        if self.has("queue_command"):
+            ways["queue_command()"] = partial(self.submit, priority=1)
+        blocking = [form for form in (Capability.ARGV, Capability.CALLABLE) if self.can(form)]
+        if len(blocking) > 1:
+            ways["a callable"] = self.submit_callable
+        if blocking and self.can(Capability.COROUTINE):
+            ways["a coroutine function"] = self.submit_coroutine
+        return ways
 
     # -- waiting ---------------------------------------------------------------------------------------------
 

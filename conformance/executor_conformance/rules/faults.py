@@ -22,12 +22,16 @@ from typing import Any
 from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import obey_process_limits, private_disk
+from executor_conformance.harness.linux import monotonic, obey_process_limits, private_disk
 from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial import Subject, Trial, expect
 from executor_conformance.harness.workers import idle_processes, workers_of
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable
+
+#: The event of a death comes within so many seconds; a slow machine makes twice that of it, at the most.
+_TOLD_S, _MOST_EXCUSED = 1.0, 2.0
+_DEATHS = 4
 
 # -- a worker dies -------------------------------------------------------------------------------------------
 
@@ -1030,3 +1034,37 @@ def _a_thread_that_writes_to_its_log() -> Iterator[None]:
             unread -= len(os.read(reader, unread))
         thread.join()
         os.close(reader)
+
+
+@should(
+    after=(
+        "faults.pumping-survives-a-death",
+        "faults.a-killed-worker-fails-its-task",
+        "queued_time.the-end-of-a-task-is-told-within-a-second",
+    )
+)
+def a_death_is_told_within_a_second(trial: Trial) -> None:
+    """The ``failed`` event of a task whose worker was killed is in the buffer within a second.
+
+    Why: what has to be done about it, another try or a word to somebody, cannot begin before.
+    Likely causes: whether workers live is asked by a timer; nobody waits for their end, only for what they
+    say; a join with a timeout for each of them in turn.
+    Origin: apache/airflow#28206 and apache/airflow#13542 (tasks of dead workers are found by a timeout).
+    """
+    took_s: list[float] = []
+    late = 0
+    for _ in range(_DEATHS):
+        subject, gate, doomed, other = _two_running(trial)
+        began = monotonic()
+        _kill_worker(trial, doomed, other)
+        _await_outcome(subject, doomed, "the task whose worker was killed")
+        took_s.append(monotonic() - began)
+        if took_s[-1] > _TOLD_S:
+            late += took_s[-1] > _TOLD_S * min(max(trial.slowdown(), 1.0), _MOST_EXCUSED)
+        gate.open()
+    trial.measurements["told_s"] = [round(seconds, 4) for seconds in took_s]
+    expect(
+        late < 2,  # a single one may be the machine's
+        awaited=f"the event within {_TOLD_S:.0f} s of the death",
+        seen=f"{late} of {len(took_s)} came later, the latest after {max(took_s):.2f} s",
+    )

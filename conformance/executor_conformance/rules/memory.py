@@ -195,6 +195,8 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
         "states.the-key-comes-back-whole",
         "shutdown.nothing-accumulates",
         "shutdown.no-zombie-is-left",
+        "interface.command-kinds-tell-the-truth",
+        "parallelism.higher-priority-first",
     )
 )
 def nothing_piles_up(trial: Trial) -> None:
@@ -326,16 +328,21 @@ def _task(subject: Subject, number: int) -> Probe:
     key = TaskKey("dag", f"task-{number % 4}", f"run-{monotonic_ns()}-{number}", 1, -1)
     steps = [f"pad={number:06}{_PAD}"]  # made anew for each, so that what is kept of it counts
     if number % 2:
-        steps.append("exit=3" if subject.can(Capability.EXIT_STATUS) else "raise=on purpose")
+        steps.append("raise=on purpose")
     elif subject.can(Capability.RESULTS):
         steps.append(f"return={len(_PAD)}")
     return subject.trial.probe(*steps, key=key)
 
 
 def _run_some(subject: Subject, count: int) -> None:
-    """Run tasks and forget them."""
+    """Run tasks, handed over in every way that there is, and forget them."""
+    ways = list(subject.ways.values())
     for first in range(0, count, _BATCH):
-        subject.run(*(_task(subject, number) for number in range(first, min(first + _BATCH, count))))
+        numbers = range(first, min(first + _BATCH, count))
+        tasks = [_task(subject, number) for number in numbers]
+        for number, task in zip(numbers, tasks, strict=True):
+            ways[number // 2 % len(ways)](task)  # in pairs, of which one fails
+        subject.await_terminal(*tasks)
     subject.drain_all()
     subject.forget()
 
@@ -418,8 +425,7 @@ def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> Non
     )
 
 
-#: Argv commands, and callables where both are taken.
-_TASKS_OF_A_STEP, _CALLABLES_OF_A_STEP = 24, 4
+_TASKS_OF_A_STEP = 24
 #: Of a step: one for each sixteenth task is found.
 _PILES_UP = 1.5
 #: Steps are looked at as stretches of memory are, so that what keeps the latest hundred of something is full.
@@ -435,7 +441,6 @@ class _Belongings:
         self._until = monotonic() + _SERIES_ARRIVALS * trial.budgets.arrival_s
         self.series: dict[str, list[int]] = {}
         self._step()
-        self._look()
         self.names = [name for name in self.series if name not in _NOT_KEPT_OPEN]
 
     def goes_on(self, name: str) -> bool:
@@ -458,19 +463,10 @@ class _Belongings:
         for number in itertools.count(1):
             while len(self.series[name]) <= number:
                 self._step()
-                self._look()
             yield self.series[name][number]
 
     def _step(self) -> None:
-        subject = self._subject
-        if subject.can(Capability.ARGV) and subject.can(Capability.CALLABLE):
-            calls = self._trial.probes(_CALLABLES_OF_A_STEP)
-            for call in calls:
-                subject.submit_callable(call)
-            subject.await_terminal(*calls)
-        _run_some(subject, _TASKS_OF_A_STEP)
-
-    def _look(self) -> None:
+        _run_some(self._subject, _TASKS_OF_A_STEP)
         self._subject.quiet()
         gc.collect()
         for name, count in {**self._trial.belongings(), **_belongings_of_workers(self._trial)}.items():

@@ -19,7 +19,7 @@ from functools import partial
 
 from executor_conformance.driving import Capability
 from executor_conformance.harness.calibration import fork_here_s, interpreter_here_s, times_out_of_processor
-from executor_conformance.harness.linux import monotonic, monotonic_ns, process_time, thread_time
+from executor_conformance.harness.linux import monotonic, monotonic_ns, process_time, sleep, thread_time
 from executor_conformance.harness.memory import MB, ballast, has_room_for
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.timing import (
@@ -52,10 +52,13 @@ _WARM_UP, _MOST, _MOST_OF_A_TAIL = 2, 120, 250
 #: Who has been late gets so many times the time, until it is sure.
 _STRETCHES_OF_A_TAIL = 4
 _LATENCY_S = 1.0
+_FAILING = ("raise=on purpose",)
 _LONGEST_PHASE_S, _PHASES = 0.08, 24
 #: So many of them come after a long rest, because some intervals grow while nothing happens.
 _RESTS, _REST_S = 3, 0.5
 _ROUNDS = 3
+#: Longer than most timeouts of who waits for work; and what comes after it takes every slot.
+_LONG_REST_S, _LONG_RESTS, _PUMP_EVERY_S = 5.0, 3, 0.1
 #: So many times as many tasks, where a limit on the processor delays some.
 _TRIES = 3
 #: Where the machine itself scatters so much that nothing would show.
@@ -71,6 +74,22 @@ _CALLS_S, _FEW_CALLS = 2.0, 3
 #: Of a processor.
 _IDLE_SHARE = 0.1
 _NAP_S = 0.6
+
+
+@dataclass(frozen=True)
+class _Circumstances:
+    """Of the tasks that are measured.
+
+    :param steps: what each of them does.
+    :param way: how it is handed over (:attr:`Subject.ways`).
+    :param beside_one: while another task runs.
+    :param past: when so many tasks have ended, or as many as there is time for.
+    """
+
+    steps: Sequence[str] = ()
+    way: str = "execute_async()"
+    beside_one: bool = False
+    past: int = 0
 
 
 @must()
@@ -100,7 +119,7 @@ def a_slot_beside_a_busy_one_is_as_quick(trial: Trial) -> None:
         trial,
         partial(_budget_s, trial),
         "the first instruction of a task beside one that runs",
-        beside_one=True,
+        _Circumstances(beside_one=True),
     )
 
 
@@ -262,7 +281,7 @@ def a_free_slot_is_filled_at_once(trial: Trial) -> None:
     for _ in range(2):
         subject = trial.started(parallelism=1)
         first = trial.probe()
-        others = [trial.probe(*(("raise=on purpose",) if number % 2 else ())) for number in range(40)]
+        others = [trial.probe(*(_FAILING if number % 2 else ())) for number in range(40)]
         subject.run(first)  # whatever is made for the first task is made
         subject.submit(*others)
         budget_s = _budget_s(trial, first, max(trial.slowdown(), 1.0))
@@ -290,7 +309,7 @@ def a_free_slot_is_filled_at_once(trial: Trial) -> None:
 
 @should(after=("states.no-terminal-event-before-the-end", "states.exactly-one-terminal-event"))
 def the_end_of_a_task_is_told_within_a_second(trial: Trial) -> None:
-    """The terminal event is in the buffer within a second of the task's end.
+    """The terminal event is in the buffer within a second of the task's end, be it a success or a failure.
 
     Why: what depends on the task cannot start before; a thousand tasks in a row make it a quarter of an hour.
     Likely causes: results are polled for; a heartbeat interval is waited out before the end is looked at.
@@ -300,7 +319,8 @@ def the_end_of_a_task_is_told_within_a_second(trial: Trial) -> None:
     latencies: list[float] = []
     late: list[float] = []
     for _ in range(2):
-        for probe, _ in _samples(subject, 40):
+        successes, failures = _samples(subject, 20), _samples(subject, 20, _Circumstances(_FAILING))
+        for probe, _ in itertools.chain.from_iterable(zip(successes, failures, strict=False)):
             event = next(event for event in subject.events_of(probe) if event.state in ("success", "failed"))
             finished = probe.runs[0].finished_ns
             if finished is not None:
@@ -374,8 +394,8 @@ def what_has_ended_delays_nothing(trial: Trial) -> None:
         trial,
         lambda _, __: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s(1) or 0.0),
         f"the first instruction of a task after {_HUNDREDS} others",
+        _Circumstances(past=_HUNDREDS),
         is_of_now=True,
-        past=_HUNDREDS,
     )
 
 
@@ -403,8 +423,8 @@ def a_long_command_waits_no_longer(trial: Trial) -> None:
         trial,
         lambda _, __: _TIGHT_S + 1.5 * without + _TIMES_LARGE * (fork_here_s(1) or 0.0),
         f"the first instruction of a task with {_LONG_COMMAND} bytes of arguments",
+        _Circumstances((f"pad={'x' * _LONG_COMMAND}",)),
         is_of_now=True,
-        steps=(f"pad={'x' * _LONG_COMMAND}",),
     )
 
 
@@ -505,6 +525,76 @@ def waiting_takes_no_processor(trial: Trial) -> None:
         )
 
 
+@must(
+    after=(
+        "queued_time.the-first-instruction-comes-soon",
+        "interface.command-kinds-tell-the-truth",
+        "parallelism.higher-priority-first",
+    )
+)
+def every_way_in_is_as_quick(trial: Trial) -> None:
+    """However a task comes, by ``queue_command()`` or as a command of any kind that the executor takes, it
+    reaches its first instruction within the same time.
+
+    Why: a scheduler uses the way that it has; what is measured of another is nothing to it.
+    Likely causes: one kind of command goes through a queue that is looked at by a timer; ``queue_command()``
+    waits for another round than that of ``execute_async()``.
+    Origin: apache/airflow#28120; the contract: both calls, and all kinds, share slots and promises.
+    """
+    _, *others = trial.build().ways
+    if not others:
+        raise NotApplicable("it has one call for its tasks, and takes one kind of command")
+    for name in others:
+        _expect_median_within(
+            trial,
+            partial(_budget_s, trial),
+            f"the first instruction of a task that came by {name}",
+            _Circumstances(way=name),
+        )
+
+
+@should(
+    after=(
+        "parallelism.n-is-reached",
+        "queued_time.no-task-waits-far-longer",
+        "queued_time.no-polling-interval-shows",
+    )
+)
+def a_long_rest_delays_no_task(trial: Trial) -> None:
+    """When nothing has come for five seconds, the tasks that come then wait no longer than others, in each of
+    the slots.
+
+    Why: most executors rest most of the time; a task that comes after a quiet night is not less urgent.
+    Likely causes: whoever has had nothing to do looks for work less often; idle workers have been stopped,
+    and new ones are made one after the other, or by a timer.
+    Origin: celery/celery#4062 and celery/celery#4921 (after minutes without a task the next one waits).
+    """
+    subject = trial.started(parallelism=2)
+    subject.run(*trial.probes(2))
+    waited: list[float] = []
+    for _ in range(_LONG_RESTS):
+        until = monotonic() + _LONG_REST_S
+        while monotonic() < until:
+            subject.pump()
+            sleep(_PUMP_EVERY_S)
+        pair = trial.probes(2)
+        submitted = monotonic_ns()
+        subject.submit(*pair)
+        subject.await_started(*pair)
+        waited.append((max(probe.runs[0].started_ns for probe in pair) - submitted) / 1e9)
+        subject.await_terminal(*pair)
+        budget_s = _budget_s(trial, pair[0], max(trial.slowdown(), 1.0))
+        if waited[-1] < budget_s:
+            break
+    subject.end()
+    trial.measurements["queued_time"] = distribution(waited)
+    expect(
+        waited[-1] < budget_s,
+        awaited=f"two tasks within {budget_s:.3f} s after {_LONG_REST_S:.0f} s without any",
+        seen=f"{min(waited):.3f} s at the least, of {len(waited)} times",
+    )
+
+
 def _share_of_end(trial: Trial) -> float:
     """Processor time of the host a second, while ``end()`` waits for a task; without that of an idle end."""
 
@@ -546,27 +636,30 @@ def _budget_s(trial: Trial, probe: Probe, slowdown: float = 1.0) -> float:
     return max(min(slowdown, _MOST_EXCUSED) * absolute, slowdown * _TIMES * _start_cost_s(trial, probe))
 
 
-def _one(subject: Subject, probe: Probe | None = None) -> tuple[Probe, float]:
+def _one(
+    subject: Subject, probe: Probe | None = None, hand_over: Callable[[Probe], None] | None = None
+) -> tuple[Probe, float]:
     """Run a task on an idle executor: it, and its queued time in seconds."""
     probe = probe or subject.trial.probe()
     submitted = monotonic_ns()
-    subject.submit(probe)
+    (hand_over or subject.submit)(probe)
     subject.await_terminal(probe)
     subject.await_started(probe)  # an event may come before its task, which is another rule's affair
     return probe, max(probe.runs[0].started_ns - submitted, 0) / 1e9
 
 
 def _samples(
-    subject: Subject, count: int, at_least: int = 0, steps: Sequence[str] = ()
+    subject: Subject, count: int, circumstances: _Circumstances | None = None, at_least: int = 0
 ) -> Iterator[tuple[Probe, float]]:
     """Tasks one after the other, each on an idle executor; ends with the time that a rule has.
 
     :param at_least: so many, however long they take.
-    :param steps: what each of them does.
     """
+    circumstances = circumstances or _Circumstances()
+    hand_over = subject.ways[circumstances.way]
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
     for number in range(_WARM_UP + count):
-        sample = _one(subject, subject.trial.probe(*steps))
+        sample = _one(subject, subject.trial.probe(*circumstances.steps), hand_over)
         if number >= _WARM_UP:
             yield sample
             if monotonic() > until and number >= _WARM_UP + at_least:
@@ -660,11 +753,9 @@ def _expect_median_within(
     trial: Trial,
     budget_s: Callable[[Probe, float], float],
     what: str,
+    circumstances: _Circumstances | None = None,
     *,
     is_of_now: bool = False,
-    beside_one: bool = False,
-    past: int = 0,
-    steps: Sequence[str] = (),
 ) -> None:
     """Decide whether the median queued time is within a budget, and put the distribution down.
 
@@ -673,9 +764,6 @@ def _expect_median_within(
     :param budget_s: seconds for a task, on a machine that has become so many times slower; asked for with
         each sample.
     :param is_of_now: the budget itself follows the machine.
-    :param beside_one: while another task runs.
-    :param past: when so many tasks have ended, or as many as there is time for.
-    :param steps: what each of the tasks does.
     """
     slowdown = 1.0
     began = monotonic()
@@ -683,9 +771,7 @@ def _expect_median_within(
         is_above, samples, latest = _decide_median(
             trial,
             lambda probe: budget_s(probe, slowdown),  # noqa: B023
-            beside_one,
-            past,
-            steps,
+            circumstances or _Circumstances(),
         )
         budget = budget_s(latest, slowdown)
         trial.measurements["queued_time"] = distribution(samples)
@@ -713,19 +799,17 @@ def _expect_median_within(
 def _decide_median(
     trial: Trial,
     budget_s: Callable[[Probe], float],
-    beside_one: bool = False,
-    past: int = 0,
-    steps: Sequence[str] = (),
+    circumstances: _Circumstances,
 ) -> tuple[bool | None, list[float], Probe]:
     """Whether the median is above its budget (``None`` for undecided), the samples, and the last task."""
     subject = trial.started(parallelism=2)
     until = monotonic() + trial.budgets.arrival_s
-    for _ in range(0, past, _BATCH):
+    for _ in range(0, circumstances.past, _BATCH):
         subject.run(*trial.probes(_BATCH))
         if monotonic() > until:
             break
     gate = trial.gate()
-    if beside_one:
+    if circumstances.beside_one:
         running = trial.probe(gate.step)
         subject.submit(running)
         subject.await_started(running)
@@ -733,7 +817,7 @@ def _decide_median(
     shares = ShareAbove(1.0)
     samples: list[float] = []
     is_above = None
-    for probe, seconds in _samples(subject, _MOST, at_least=_ENOUGH, steps=steps):
+    for probe, seconds in _samples(subject, _MOST, circumstances, at_least=_ENOUGH):
         samples.append(seconds)
         shares.add(seconds / budget_s(probe))
         is_above = shares.is_above
