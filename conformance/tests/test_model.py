@@ -73,15 +73,16 @@ def test_what_breaks_a_promise_is_made_short(monkeypatch: pytest.MonkeyPatch) ->
     assert [step.do for step in program.steps] == ["hold", "fail"]
 
 
-def test_a_program_survives_being_written_down() -> None:
-    program = Program(2, (Step("hold"), Step("kill", 1), Step("drain-dag", dag="b")))
+@pytest.mark.parametrize("parallelism", [0, 2])
+def test_a_program_survives_being_written_down(parallelism: int) -> None:
+    program = Program(parallelism, (Step("hold"), Step("kill", 1), Step("drain-dag", dag="b")))
     assert Program.from_dict(json.loads(json.dumps(program.as_dict()))) == program
 
 
 @pytest.mark.parametrize(
     ("data", "hint"),
     [
-        ({"parallelism": 0, "steps": []}, "parallelism"),
+        ({"parallelism": -1, "steps": []}, "parallelism"),
         ({"parallelism": True, "steps": []}, "parallelism"),
         ({"parallelism": 1, "steps": {}}, "steps"),
         ({"parallelism": 1, "steps": [{"do": "jump"}]}, "step 1"),

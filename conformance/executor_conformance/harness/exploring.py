@@ -16,7 +16,7 @@ from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import Account, Limits
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.programs import DAGS, Performance, Program, PromiseBroken, Step
-from executor_conformance.harness.trial import Trial
+from executor_conformance.harness.trial import NO_LIMIT, Trial
 from executor_conformance.verdicts import Aside, Blocked, Broken, NotApplicable
 
 #: Seconds for looking (for each program that may be performed) and then for shrinking, at scale 1.
@@ -130,11 +130,13 @@ def _breach(program: Program, account: Account, timeline: tuple[str, ...]) -> Br
 class Explorer:
     """Performs programs until one breaks a promise, and makes that one short.
 
+    :param programs: how many, at the most.
     :param unreproduced: how many breaches of the kind "did not happen in time" were not seen again, and were
         therefore not believed.
     """
 
     trial: Trial
+    programs: int
     breach: Breach | None = None
     performed: int = 0
     unreproduced: int = 0
@@ -142,12 +144,12 @@ class Explorer:
 
     def __post_init__(self) -> None:
         self._began = monotonic()
-        self._looking_s = _LOOKING_S * self.trial.programs * self.trial.budgets.scale
+        self._looking_s = _LOOKING_S * self.programs * self.trial.budgets.scale
 
     @property
     def _has_time(self) -> bool:
         """Most programs are performed also where that takes long, if it does not take for ever."""
-        few = self.performed < 2 * self.trial.programs / 3
+        few = self.performed < 2 * self.programs / 3
         return monotonic() < self._began + self._looking_s * (_PATIENCE_FOR_FEW if few else 1)
 
     def try_out(self, program: Program) -> bool:
@@ -202,17 +204,20 @@ class Explorer:
         return found if found is not None and found.kind == self.breach.kind else self.breach
 
 
-def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
+def explore(trial: Trial, *, kills: bool, seed: int, limited: bool = True, share: float = 1.0) -> Explorer:
     """Try out programs that Hypothesis makes.
 
     :param kills: programs kill workers.
+    :param limited: programs are for executors with a few slots; else for one without a limit.
+    :param share: of the programs that the trial may perform.
     :param seed: the same seed makes the same programs.
     """
     import hypothesis
     from hypothesis import stateful
     from hypothesis import strategies as st
 
-    explorer = Explorer(trial)
+    programs = max(round(share * trial.programs), 1)
+    explorer = Explorer(trial, programs)
 
     class Breached(Exception):
         pass
@@ -230,7 +235,7 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
             self.last_dag = DAGS[0]
 
         @stateful.initialize(
-            parallelism=st.integers(2 if kills else 1, 3),
+            parallelism=st.integers(2 if kills else 1, 3) if limited else st.just(NO_LIMIT),
             first_kill=st.integers(2, 8),
             finale=st.sampled_from(_FINALES),
             dag=st.sampled_from(DAGS),
@@ -323,7 +328,7 @@ def explore(trial: Trial, *, kills: bool, seed: int) -> Explorer:
                 raise Breached
 
     settings = hypothesis.settings(
-        max_examples=trial.programs,
+        max_examples=programs,
         stateful_step_count=_STEPS,
         deadline=None,
         database=None,

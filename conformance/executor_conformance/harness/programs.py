@@ -7,6 +7,7 @@ makes no sense then does nothing), so any part of a program is a program too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -59,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """What is done to an executor with ``parallelism`` slots."""
+    """What is done to an executor with ``parallelism`` slots; 0 means without limit."""
 
     parallelism: int
     steps: tuple[Step, ...]
@@ -74,8 +75,8 @@ class Program:
         :raises ValueError: it is no program; the text says what is wrong.
         """
         parallelism, steps = data.get("parallelism"), data.get("steps")
-        if type(parallelism) is not int or parallelism < 1:
-            raise ValueError(f"parallelism must be a number from 1 up, not {parallelism!r}")
+        if type(parallelism) is not int or parallelism < 0:
+            raise ValueError(f"parallelism must be a number from 0 (no limit) up, not {parallelism!r}")
         if not isinstance(steps, list):
             raise ValueError(f"steps must be a list, not {steps!r}")
         return cls(parallelism, tuple(_step(number, step) for number, step in enumerate(steps, 1)))
@@ -141,7 +142,12 @@ class Performance:
         :raises Broken: a promise was not kept.
         """
         self._began_ns = monotonic_ns()
-        self._subject = self.trial.started(self.program.parallelism)
+        self._subject = (
+            self.trial.started(self.program.parallelism)
+            if self.program.parallelism
+            else self.trial.started_without_limit()
+        )
+        self._slots = self.program.parallelism or sys.maxsize
         # A coroutine may have no process but the host, which a program with deaths in it would kill.
         self._has_coroutines = self._subject.can(Capability.COROUTINE) and all(
             step.do != "kill" for step in self.program.steps
@@ -189,7 +195,7 @@ class Performance:
             return [task for task in self._tasks if self._subject.outcome(task.probe)]
 
         will_end = any(task.gate is None or task.released or task.killed_ns for task in self._tasks)
-        if will_end and len(self._running()) < self.program.parallelism:
+        if will_end and len(self._running()) < self._slots:
             self.trial.comes_true(done, pump=self._subject.pump, budget_s=self.trial.budgets.arrival_s / 8)
         old = _chosen(step, done())
         if old is None:
@@ -251,7 +257,7 @@ class Performance:
         """Pump until as many held tasks run as there are slots; which those are."""
 
         def possible() -> int:
-            return min(self.program.parallelism, len(self._held()))
+            return min(self._slots, len(self._held()))
 
         self._await(
             lambda: len(self._running()) >= possible(),

@@ -58,6 +58,8 @@ _NOT_TOLD = frozenset(
 )
 #: What :meth:`Trial.belongings` calls POSIX semaphores and shared memory; other programs have some, too.
 SHARED_NAMES = "name in /dev/shm"
+#: As parallelism, where it is not refused.
+NO_LIMIT = 0
 _MOST_DRAINS = 50
 _STEPS_TOLD = 4
 _SHORTEST_NAP_S = 0.0005
@@ -217,6 +219,18 @@ class Trial:
         subject = self.build(parallelism)
         subject.start()
         return subject
+
+    def started_without_limit(self) -> Subject:
+        """Construct an executor with parallelism 0, which means that there is no limit, and start it.
+
+        :raises NotApplicable: it refuses that.
+        """
+        try:
+            return self.started(parallelism=NO_LIMIT)
+        except Raised as raised:
+            if not isinstance(raised.error, Exception):
+                raise
+            raise NotApplicable(f"parallelism=0 is refused: {raised.error}") from None
 
     # -- tasks -----------------------------------------------------------------------------------------------
 

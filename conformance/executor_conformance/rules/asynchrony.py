@@ -636,7 +636,10 @@ def the_end_waits_for_coroutines(trial: Trial) -> None:
         subject.expect_outcome(probe, SUCCESS, "a coroutine that end() waited for")
 
 
-@must(needs=(*_COROUTINES, Capability.TERMINATE), after=(*_BASICS, *_TERMINATION))
+@must(
+    needs=(*_COROUTINES, Capability.TERMINATE),
+    after=(*_BASICS, *_TERMINATION, "asynchrony.parallelism-bounds-coroutines"),
+)
 def terminate_cancels_coroutines(trial: Trial) -> None:
     """``terminate()`` cancels the coroutines that run, so that they can clean up, starts none of those that
     wait, and reports all of them ``failed``.

@@ -127,7 +127,7 @@ def workers_reach_a_plateau(trial: Trial) -> None:
             raise NotApplicable("its processes cannot be read: not dumpable, or another user's")
         return held_beside(trial.host, trial.relatives()) + sum(each.shared_memory for each in found)
 
-    _expect_plateau(trial, "the workers", of_workers)
+    _expect_plateau(trial.started, "the workers", of_workers)
 
 
 @must(
@@ -146,17 +146,7 @@ def the_host_reaches_a_plateau(trial: Trial) -> None:
     them are never removed; garbage collection is turned off for speed's sake.
     Origin: apache/airflow#55768; apache/airflow#58365.
     """
-
-    collects = gc.isenabled()
-
-    def of_host() -> int:
-        if gc.isenabled() or not collects:  # else the executor has turned it off, and garbage is its growth
-            gc.collect()
-        found = footprint()
-        assert found is not None, "a process can read itself"
-        return found.anonymous + found.shared_memory
-
-    _expect_plateau(trial, "the host", of_host)
+    _expect_plateau(trial.started, "the host", _memory_of_this_host())
 
 
 @should(
@@ -164,6 +154,8 @@ def the_host_reaches_a_plateau(trial: Trial) -> None:
         "memory.the-host-reaches-a-plateau",
         "states.exactly-one-terminal-event",
         "parallelism.running-is-true-to-the-journal",
+        "asynchrony.coroutine-functions-are-awaited",
+        "asynchrony.nothing-of-a-coroutine-stays",
     )
 )
 def nothing_is_kept_of_a_task(trial: Trial) -> None:
@@ -178,7 +170,7 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
         gc.collect()
         return sys.getallocatedblocks()
 
-    series = _Series(trial, blocks, unrest=_UNREST)
+    series = _Series(trial.started(), blocks, unrest=_UNREST)
     grows = series.goes_on(_KEPT, _NOISE_OF_BLOCKS)
     trial.measurements["blocks"] = series.samples
     expect(
@@ -197,6 +189,7 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
         "shutdown.no-zombie-is-left",
         "interface.command-kinds-tell-the-truth",
         "parallelism.higher-priority-first",
+        "asynchrony.coroutine-functions-are-awaited",
     )
 )
 def nothing_piles_up(trial: Trial) -> None:
@@ -207,21 +200,7 @@ def nothing_piles_up(trial: Trial) -> None:
     only at the end; a thread waits for each task for ever.
     Origin: apache/airflow#13542; apache/airflow#56641.
     """
-    belongings = _Belongings(trial)
-    for name in belongings.names:
-        grows = belongings.goes_on(name)
-        if grows and name == SHARED_NAMES:
-            # Other programs have names there too.  Look where there are only ours, or until it is sure.
-            alone = private_disk("/dev/shm", 1 << 28)
-            for _ in range(1 if alone else 2):
-                belongings = _Belongings(trial)
-                grows = grows and belongings.goes_on(name)
-        series = trial.measurements[name] = belongings.series[name]
-        expect(
-            not grows,
-            awaited=f"no more of it ({name}) after each {_TASKS_OF_A_STEP} tasks",
-            seen=f"it grew without end, when no task was running: {', '.join(map(str, series))}",
-        )
+    _expect_nothing_piles_up(trial.started)
 
 
 @may()
@@ -243,6 +222,27 @@ def importing_is_light(trial: Trial) -> None:
         seen=f"{cost.import_s:.2f} s and {cost.construct_s:.2f} s, {cost.memory_bytes / MB:.0f} MB; the "
         f"heaviest imports: {heaviest}",
     )
+
+
+@must(
+    after=(
+        "memory.nothing-piles-up",
+        "memory.the-host-reaches-a-plateau",
+        "parallelism.unlimited-has-no-limit",
+        "model.any-order-is-the-same-without-a-limit",
+    )
+)
+def unlimited_piles_up_nothing(trial: Trial) -> None:
+    """Where parallelism 0 means unlimited, nothing piles up either, and the host's memory comes to an end of
+    its growth.
+
+    Why: unlimited mode makes most processes, and has the least to clean up after them.
+    Likely causes: processes are kept in a list that only the limited mode looks through; nobody closes the
+    ends of pipes of processes that are made for one task.
+    Origin: Airflow 2's UnlimitedParallelism, which makes a process for each task; apache/airflow#13542.
+    """
+    _expect_nothing_piles_up(trial.started_without_limit)
+    _expect_plateau(trial.started_without_limit, "the host", _memory_of_this_host())
 
 
 # -- what is shared no more ----------------------------------------------------------------------------------
@@ -354,11 +354,11 @@ class _Series:
     :param unrest: by so much it may differ from one look to the next, at rest.
     """
 
-    def __init__(self, trial: Trial, measure: Callable[[], int], unrest: int) -> None:
-        self._subject = trial.started(parallelism=2)
+    def __init__(self, subject: Subject, measure: Callable[[], int], unrest: int) -> None:
+        self._subject = subject
         self._measure = measure
         self._unrest = unrest
-        self._until = monotonic() + _SERIES_ARRIVALS * trial.budgets.arrival_s
+        self._until = monotonic() + _SERIES_ARRIVALS * subject.trial.budgets.arrival_s
         _run_some(self._subject, _SHORTEST_STRETCH)
         began = monotonic()
         _run_some(self._subject, _SHORTEST_STRETCH)
@@ -411,8 +411,23 @@ class _Series:
         return (self.samples[-1] - self.samples[0]) / max(self.tasks, 1)
 
 
-def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> None:
-    series = _Series(trial, measure, unrest=_NOISE // 4)
+def _memory_of_this_host() -> Callable[[], int]:
+    collects = gc.isenabled()
+
+    def of_host() -> int:
+        if gc.isenabled() or not collects:  # else the executor has turned it off, and garbage is its growth
+            gc.collect()
+        found = footprint()
+        assert found is not None, "a process can read itself"
+        return found.anonymous + found.shared_memory
+
+    return of_host
+
+
+def _expect_plateau(start: Callable[[], Subject], whose: str, measure: Callable[[], int]) -> None:
+    subject = start()
+    trial = subject.trial
+    series = _Series(subject, measure, unrest=_NOISE // 4)
     grows = series.goes_on(_LEAK, _NOISE)
     trial.measurements["bytes"] = series.samples
     trial.measurements["bytes_a_task"] = round(series.growth_of_a_task)
@@ -425,6 +440,25 @@ def _expect_plateau(trial: Trial, whose: str, measure: Callable[[], int]) -> Non
     )
 
 
+def _expect_nothing_piles_up(start: Callable[[], Subject]) -> None:
+    subject = start()
+    belongings = _Belongings(subject)
+    for name in belongings.names:
+        grows = belongings.goes_on(name)
+        if grows and name == SHARED_NAMES:
+            # Other programs have names there too.  Look where there are only ours, or until it is sure.
+            alone = private_disk("/dev/shm", 1 << 28)
+            for _ in range(1 if alone else 2):
+                belongings = _Belongings(start())
+                grows = grows and belongings.goes_on(name)
+        series = subject.trial.measurements[name] = belongings.series[name]
+        expect(
+            not grows,
+            awaited=f"no more of it ({name}) after each {_TASKS_OF_A_STEP} tasks",
+            seen=f"it grew without end, when no task was running: {', '.join(map(str, series))}",
+        )
+
+
 _TASKS_OF_A_STEP = 24
 #: Of a step: one for each sixteenth task is found.
 _PILES_UP = 1.5
@@ -435,10 +469,9 @@ _WINDOWS_OF_STEPS = 4
 class _Belongings:
     """What there is between steps of tasks, when none is running."""
 
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
-        self._subject = trial.started(parallelism=2)
-        self._until = monotonic() + _SERIES_ARRIVALS * trial.budgets.arrival_s
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._until = monotonic() + _SERIES_ARRIVALS * subject.trial.budgets.arrival_s
         self.series: dict[str, list[int]] = {}
         self._step()
         self.names = [name for name in self.series if name not in _NOT_KEPT_OPEN]
@@ -469,7 +502,8 @@ class _Belongings:
         _run_some(self._subject, _TASKS_OF_A_STEP)
         self._subject.quiet()
         gc.collect()
-        for name, count in {**self._trial.belongings(), **_belongings_of_workers(self._trial)}.items():
+        trial = self._subject.trial
+        for name, count in {**trial.belongings(), **_belongings_of_workers(trial)}.items():
             self.series.setdefault(name, []).append(count)
 
 

@@ -44,6 +44,8 @@ _BASICS = (
     "shutdown.terminate-reports-what-ran",
     "shutdown.terminate-reports-what-waited",
     "shutdown.terminate-drops-no-event",
+    "asynchrony.coroutine-functions-are-awaited",
+    "asynchrony.parallelism-bounds-coroutines",
 )
 _DEATHS = (
     "faults.pumping-survives-a-death",
@@ -82,14 +84,40 @@ def any_order_survives_dead_workers(trial: Trial) -> None:
     _explore(trial, kills=True)
 
 
-def _explore(trial: Trial, *, kills: bool) -> None:
+@must(
+    after=(
+        *_BASICS,
+        *_DEATHS,
+        "parallelism.unlimited-has-no-limit",
+        "model.any-order-keeps-the-promises",
+        "model.any-order-survives-dead-workers",
+    )
+)
+def any_order_is_the_same_without_a_limit(trial: Trial) -> None:
+    """Where parallelism 0 means unlimited, every promise about events, deaths and the end is kept as well,
+    whatever is done in whatever order.
+
+    Why: unlimited mode is another code path in most executors, and nobody looks at all of it again.
+    Likely causes: results come by another way there, which takes fewer of them for failures; what runs is
+    kept in another place, which the end, or the look for dead workers, does not know.
+    Origin: Airflow 2's UnlimitedParallelism, which has its own end() and starts its workers itself.
+    """
+    trial.started_without_limit().end()
+    _explore(trial, kills=False, limited=False, share=0.5)
+    if not trial.facts.tasks_in_host and trial.replay is None:
+        _explore(trial, kills=True, limited=False, share=0.5)
+
+
+def _explore(trial: Trial, *, kills: bool, limited: bool = True, share: float = 1.0) -> None:
     if trial.replay is not None:
         breach = perform(trial, Program.from_dict(trial.replay))
     else:
-        explorer = explore(trial, kills=kills, seed=trial.seed)
+        explorer = explore(trial, kills=kills, seed=trial.seed, limited=limited, share=share)
         breach = explorer.shrunk()
         trial.measurements.update(
-            seed=trial.seed, programs=explorer.performed, unreproduced=explorer.unreproduced
+            seed=trial.seed,
+            programs=trial.measurements.get("programs", 0) + explorer.performed,
+            unreproduced=trial.measurements.get("unreproduced", 0) + explorer.unreproduced,
         )
     if breach is not None:
         raise _as_broken(trial, breach)

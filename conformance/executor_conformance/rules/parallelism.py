@@ -349,10 +349,7 @@ def unlimited_has_no_limit(trial: Trial) -> None:
     Likely causes: a hidden limit; one process for each task is never reaped.
     Origin: Airflow 2's UnlimitedParallelism; apache/airflow#2658.
     """
-    refusal, subject = _refusal(trial, 0)
-    if refusal is not None:
-        raise NotApplicable(f"parallelism=0 is refused: {refusal}")
-    assert subject is not None
+    subject = trial.started_without_limit()
     gate = trial.gate()
     probes = trial.probes(_MORE_THAN_A_DEFAULT, gate.step)
     subject.submit(*probes)
@@ -378,10 +375,7 @@ def unlimited_has_slots_available(trial: Trial) -> None:
     Likely causes: what is in flight is taken from 0; without a limit the number is never computed.
     Origin: Airflow 2.11's BaseExecutor, which answers sys.maxsize there.
     """
-    refusal, subject = _refusal(trial, 0)
-    if refusal is not None:
-        raise NotApplicable(f"parallelism=0 is refused: {refusal}")
-    assert subject is not None
+    subject = trial.started_without_limit()
     available = [subject.optional("slots_available")]
     gate = trial.gate()
     held = trial.probes(8, gate.step)

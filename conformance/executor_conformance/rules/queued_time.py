@@ -82,12 +82,14 @@ class _Circumstances:
 
     :param steps: what each of them does.
     :param way: how it is handed over (:attr:`Subject.ways`).
+    :param limited: by two slots; else the executor has no limit.
     :param beside_one: while another task runs.
     :param past: when so many tasks have ended, or as many as there is time for.
     """
 
     steps: Sequence[str] = ()
     way: str = "execute_async()"
+    limited: bool = True
     beside_one: bool = False
     past: int = 0
 
@@ -595,6 +597,32 @@ def a_long_rest_delays_no_task(trial: Trial) -> None:
     )
 
 
+@must(
+    after=(
+        "queued_time.the-first-instruction-comes-soon",
+        "queued_time.a-slot-beside-a-busy-one-is-as-quick",
+        "states.a-submission-waits-for-no-slot",
+        "parallelism.unlimited-has-no-limit",
+    )
+)
+def without_a_limit_it_is_as_quick(trial: Trial) -> None:
+    """Where parallelism 0 means unlimited, a task reaches its first instruction within the same time as with
+    a limit, on an idle executor and beside a task that runs.
+
+    Why: no limit is what one asks for to have no task wait.
+    Likely causes: unlimited mode has a loop of its own, which sleeps; it starts what the limited mode has
+    ready.
+    Origin: Airflow 2's UnlimitedParallelism, which is a code path of its own; commit 4839a5b is about both.
+    """
+    for beside_one in (False, True):
+        _expect_median_within(
+            trial,
+            partial(_budget_s, trial),
+            f"the first instruction of a task without a limit{', beside one that runs' * beside_one}",
+            _Circumstances(limited=False, beside_one=beside_one),
+        )
+
+
 def _share_of_end(trial: Trial) -> float:
     """Processor time of the host a second, while ``end()`` waits for a task; without that of an idle end."""
 
@@ -802,7 +830,7 @@ def _decide_median(
     circumstances: _Circumstances,
 ) -> tuple[bool | None, list[float], Probe]:
     """Whether the median is above its budget (``None`` for undecided), the samples, and the last task."""
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2) if circumstances.limited else trial.started_without_limit()
     until = monotonic() + trial.budgets.arrival_s
     for _ in range(0, circumstances.past, _BATCH):
         subject.run(*trial.probes(_BATCH))
