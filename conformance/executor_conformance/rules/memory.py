@@ -44,7 +44,7 @@ _KIB = 1024
 #: in all is noise.
 _LEAK, _NOISE = 3_000, 256 * _KIB
 #: Tasks in each of the stretches that are compared: where the executor is fast, and at the least.
-_STRETCH, _SHORTEST_STRETCH = 30, 20
+_STRETCH, _SHORTEST_STRETCH = 30, 25
 _STRETCHES_S = 1.0
 #: Growth is looked at in so many windows, each as long as all before: over 1,400 tasks of what is fast, so
 #: that a history of the latest thousand is full before the later half of the last of them.

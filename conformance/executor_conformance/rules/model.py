@@ -103,9 +103,9 @@ def any_order_is_the_same_without_a_limit(trial: Trial) -> None:
     Origin: Airflow 2's UnlimitedParallelism, which has its own end() and starts its workers itself.
     """
     trial.started_without_limit().end()
-    _explore(trial, kills=False, limited=False, share=0.5)
+    _explore(trial, kills=False, limited=False, share=0.3)
     if not trial.facts.tasks_in_host and trial.replay is None:
-        _explore(trial, kills=True, limited=False, share=0.5)
+        _explore(trial, kills=True, limited=False, share=0.3)
 
 
 def _explore(trial: Trial, *, kills: bool, limited: bool = True, share: float = 1.0) -> None:
