@@ -8,14 +8,19 @@ import threading
 import pytest
 from conftest import Command
 
+#: What the default mode is tried with in full, the others are with some of.
+SOME_PROGRAMS = "--conformance-programs=20"
+
 
 @pytest.mark.parametrize(
     "executor",
     [
         pytest.param(("LocalExecutor", "--executor-option=start_method=fork"), id="fork"),
-        pytest.param(("LocalExecutor", "--executor-option=start_method=spawn"), id="spawn"),
-        pytest.param(("LocalExecutor", "--executor-option=start_method=snapshot"), id="snapshot"),
-        pytest.param(("AsyncExecutor",), id="async"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=spawn", SOME_PROGRAMS), id="spawn"),
+        pytest.param(
+            ("LocalExecutor", "--executor-option=start_method=snapshot", SOME_PROGRAMS), id="snapshot"
+        ),
+        pytest.param(("AsyncExecutor", SOME_PROGRAMS), id="async"),
     ],
 )
 def test_the_reference_keeps_every_promise(judge: Command, executor: tuple[str, ...]) -> None:
