@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from executor_conformance.contract import TaskKey
 from executor_conformance.driving import DEFAULT, Capability
@@ -32,6 +33,7 @@ from executor_conformance.harness.memory import (
 )
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.trial import SHARED_NAMES, Subject, Trial, expect
+from executor_conformance.harness.workers import workers_of
 from executor_conformance.rules import may, must, should
 from executor_conformance.verdicts import Inconclusive, NotApplicable
 
@@ -245,6 +247,33 @@ def unlimited_piles_up_nothing(trial: Trial) -> None:
     _expect_plateau(trial.started_without_limit, "the host", _memory_of_this_host())
 
 
+@must(
+    after=(
+        "memory.nothing-piles-up",
+        "states.death-by-signal-is-a-failure",
+        "states.a-hard-exit-means-its-status",
+        "states.what-cannot-be-executed-fails",
+        "faults.capacity-is-restored",
+        "faults.all-workers-may-die-at-once",
+        "faults.a-killed-workers-task-is-stopped",
+        "faults.a-callable-that-leaves-has-failed",
+        "faults.one-bad-task-stalls-no-other",
+    )
+)
+def what_goes_wrong_leaves_nothing(trial: Trial) -> None:
+    """When tasks die or cannot be executed, and workers are killed, nothing of it stays either: no
+    descriptor, thread, process, semaphore or mapped memory.
+
+    Why: errors take the ways that are tried least, and come by the thousand when a deployment is broken.
+    Likely causes: a pipe is closed when its worker says good-bye, and the dead say nothing; what was opened
+    for a program stays open when it cannot be executed; the thread that waits for a dead worker's word.
+    Origin: tornadoweb/tornado#834 (the pipes of a program that is not there); varnish/hitch#203 (those of
+    killed workers).
+    """
+    trial.need_processes()
+    _expect_nothing_piles_up(partial(trial.started, parallelism=2), _let_go_wrong, "mishaps")
+
+
 # -- what is shared no more ----------------------------------------------------------------------------------
 
 
@@ -440,25 +469,6 @@ def _expect_plateau(start: Callable[[], Subject], whose: str, measure: Callable[
     )
 
 
-def _expect_nothing_piles_up(start: Callable[[], Subject]) -> None:
-    subject = start()
-    belongings = _Belongings(subject)
-    for name in belongings.names:
-        grows = belongings.goes_on(name)
-        if grows and name == SHARED_NAMES:
-            # Other programs have names there too.  Look where there are only ours, or until it is sure.
-            alone = private_disk("/dev/shm", 1 << 28)
-            for _ in range(1 if alone else 2):
-                belongings = _Belongings(start())
-                grows = grows and belongings.goes_on(name)
-        series = subject.trial.measurements[name] = belongings.series[name]
-        expect(
-            not grows,
-            awaited=f"no more of it ({name}) after each {_TASKS_OF_A_STEP} tasks",
-            seen=f"it grew without end, when no task was running: {', '.join(map(str, series))}",
-        )
-
-
 _TASKS_OF_A_STEP = 24
 #: Of a step: one for each sixteenth task is found.
 _PILES_UP = 1.5
@@ -466,11 +476,63 @@ _PILES_UP = 1.5
 _WINDOWS_OF_STEPS = 4
 
 
-class _Belongings:
-    """What there is between steps of tasks, when none is running."""
+def _run_a_step(subject: Subject) -> None:
+    _run_some(subject, _TASKS_OF_A_STEP)
 
-    def __init__(self, subject: Subject) -> None:
+
+def _let_go_wrong(subject: Subject) -> None:
+    """Twice each: a task that kills itself, one that leaves at once, a program that is not there, a worker
+    that is killed.
+    """
+    trial = subject.trial
+    doomed = trial.probes(2, "kill=9") + trial.probes(2, "_exit=3")
+    if subject.can(Capability.ARGV):
+        doomed += [trial.program("/nonexistent/program") for _ in range(2)]
+    accepted = [probe for probe in doomed if subject.refusal(lambda: subject.submit(probe)) is None]  # noqa: B023
+    subject.await_terminal(*accepted)
+    gate = trial.gate()
+    held = trial.probes(2, gate.step)
+    subject.submit(*held)
+    subject.await_started(*held)
+    for worker in set(workers_of(trial, held)):
+        processes.kill(worker)
+    subject.await_terminal(*held)
+    subject.drain_all()
+    subject.forget()
+
+
+def _expect_nothing_piles_up(
+    start: Callable[[], Subject],
+    step: Callable[[Subject], None] = _run_a_step,
+    what: str = f"{_TASKS_OF_A_STEP} tasks",
+) -> None:
+    subject = start()
+    belongings = _Belongings(subject, step)
+    for name in belongings.names:
+        grows = belongings.goes_on(name)
+        if grows and name == SHARED_NAMES:
+            # Other programs have names there too.  Look where there are only ours, or until it is sure.
+            alone = private_disk("/dev/shm", 1 << 28)
+            for _ in range(1 if alone else 2):
+                belongings = _Belongings(start(), step)
+                grows = grows and belongings.goes_on(name)
+        series = subject.trial.measurements[name] = belongings.series[name]
+        expect(
+            not grows,
+            awaited=f"no more of it ({name}) after each step of {what}",
+            seen=f"it grew without end, when no task was running: {', '.join(map(str, series))}",
+        )
+
+
+class _Belongings:
+    """What there is between steps of tasks, when none is running.
+
+    :param step: runs the tasks of one, and drains.
+    """
+
+    def __init__(self, subject: Subject, step: Callable[[Subject], None]) -> None:
         self._subject = subject
+        self._run_step = step
         self._until = monotonic() + _SERIES_ARRIVALS * subject.trial.budgets.arrival_s
         self.series: dict[str, list[int]] = {}
         self._step()
@@ -499,7 +561,7 @@ class _Belongings:
             yield self.series[name][number]
 
     def _step(self) -> None:
-        _run_some(self._subject, _TASKS_OF_A_STEP)
+        self._run_step(self._subject)
         self._subject.quiet()
         gc.collect()
         trial = self._subject.trial

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from executor_conformance.contract import TaskKey
 from executor_conformance.driving import Capability
 from executor_conformance.harness.calibration import fork_here_s, interpreter_here_s, times_out_of_processor
 from executor_conformance.harness.linux import monotonic, monotonic_ns, process_time, sleep, thread_time
@@ -59,6 +60,10 @@ _RESTS, _REST_S = 3, 0.5
 _ROUNDS = 3
 #: Longer than most timeouts of who waits for work; and what comes after it takes every slot.
 _LONG_REST_S, _LONG_RESTS, _PUMP_EVERY_S = 5.0, 3, 0.1
+#: Tasks that come at once, how often until they start at once, and how often the host looks after them.
+_TOGETHER, _BURSTS, _BETWEEN_PUMPS_S = 8, 6, 0.001
+#: Times the cost of each of their processes.
+_TIMES_TOGETHER = 3
 #: So many times as many tasks, where a limit on the processor delays some.
 _TRIES = 3
 #: Where the machine itself scatters so much that nothing would show.
@@ -69,6 +74,8 @@ _LONG_COMMAND = 100_000
 _BACKLOGS = (100, 1_000, 10_000)
 #: Where a submission takes milliseconds, so many will do.
 _LEAST_BACKLOG = 2_000
+#: By the priority that they are called with.
+_CALLS = {None: "execute_async()", 1: "queue_command()"}
 #: Calls are measured for so many seconds, and so many of them however long they take.
 _CALLS_S, _FEW_CALLS = 2.0, 3
 #: Of a processor.
@@ -84,6 +91,7 @@ class _Circumstances:
     :param way: how it is handed over (:attr:`Subject.ways`).
     :param limited: by two slots; else the executor has no limit.
     :param beside_one: while another task runs.
+    :param is_new_try: it is another try of a task that has just failed.
     :param past: when so many tasks have ended, or as many as there is time for.
     """
 
@@ -91,6 +99,7 @@ class _Circumstances:
     way: str = "execute_async()"
     limited: bool = True
     beside_one: bool = False
+    is_new_try: bool = False
     past: int = 0
 
 
@@ -327,7 +336,9 @@ def the_end_of_a_task_is_told_within_a_second(trial: Trial) -> None:
             finished = probe.runs[0].finished_ns
             if finished is not None:
                 latency = max(event.at_ns - finished, 0) / 1e9
-                latencies.append(latency if latency < _LATENCY_S else latency / max(trial.slowdown(), 1.0))
+                if latency > _LATENCY_S:
+                    latency /= min(max(trial.slowdown(), 1.0), _MOST_EXCUSED)
+                latencies.append(latency)
         late = [latency for latency in latencies if latency > _LATENCY_S]
         if len(late) != 1:  # a single one may be the machine's
             break
@@ -438,29 +449,31 @@ def a_long_command_waits_no_longer(trial: Trial) -> None:
     )
 )
 def a_submission_costs_the_same_however_many_wait(trial: Trial) -> None:
-    """``execute_async()`` costs as much with 10,000 tasks waiting as with a hundred.
+    """``execute_async()`` and ``queue_command()`` cost as much with 10,000 tasks waiting as with a hundred.
 
     Why: the scheduler submits in its loop; a cost that grows with the backlog stops it when it matters most.
     Likely causes: the backlog is sorted at each submission; it is copied or searched.
     Origin: the contract: the backlog is the executor's, and may be any.
     """
-    subject = _with_full_slots(trial)
-    costs = {}
-    for size in _BACKLOGS:
-        reached = _grow_backlog(subject, size)
-        spare = trial.probes(75)
-        costs[reached] = _cheapest(lambda: subject.submit(spare.pop()))  # noqa: B023 - called here and now
-        if reached < size:
-            break
-    trial.measurements["submission_s"] = {str(size): cost for size, cost in costs.items()}
-    few, many = min(costs), max(costs)
-    expect(
-        costs[many] < 5 * costs[few] + 50e-6,
-        awaited=f"a submission beside {many} waiting tasks to cost less than five times one beside {few}",
-        seen=f"{costs[many] * 1e6:.0f} microseconds of processor time, and {costs[few] * 1e6:.0f}",
-    )
-    if many < _LEAST_BACKLOG:
-        raise Inconclusive(f"{many} submissions took too long to wait for {_LEAST_BACKLOG}")
+    for priority in trial.build().ways_to_submit:
+        subject = _with_full_slots(trial)
+        costs = {}
+        for size in _BACKLOGS:
+            reached = _grow_backlog(subject, size, priority)
+            spare = trial.probes(75)
+            costs[reached] = _cheapest(lambda: subject.submit(spare.pop(), priority=priority))  # noqa: B023
+            if reached < size:
+                break
+        name = _CALLS[priority]
+        trial.measurements[f"submission_s by {name}"] = {str(size): cost for size, cost in costs.items()}
+        few, many = min(costs), max(costs)
+        expect(
+            costs[many] < 5 * costs[few] + 50e-6,
+            awaited=f"{name} beside {many} waiting tasks to cost less than five times one beside {few}",
+            seen=f"{costs[many] * 1e6:.0f} microseconds of processor time, and {costs[few] * 1e6:.0f}",
+        )
+        if many < _LEAST_BACKLOG:
+            raise Inconclusive(f"{many} submissions took too long to wait for {_LEAST_BACKLOG}")
 
 
 @must(
@@ -477,22 +490,24 @@ def a_sync_costs_no_more_for_each_waiting_task(trial: Trial) -> None:
     Likely causes: a list is searched for each of its own items; the backlog is sorted by a key that searches.
     Origin: the contract: the backlog is the executor's, and may be any.
     """
-    subject = _with_full_slots(trial)
-    sizes, costs = [], []
-    for size in _BACKLOGS[1:]:
-        sizes.append(_grow_backlog(subject, size))
-        subject.beat()  # what it does with the new ones once, it has done
-        costs.append(_cheapest(subject.beat, times=5))
-    if sizes[1] < _LEAST_BACKLOG:
-        raise Inconclusive(f"{sizes[1]} submissions took too long to wait for {_LEAST_BACKLOG}")
-    trial.measurements["sync_s"] = dict(zip(map(str, sizes), costs, strict=True))
-    times = sizes[1] / sizes[0]
-    expect(
-        costs[1] < 3 * times * costs[0] + 0.01,
-        awaited=f"sync() beside {sizes[1]} waiting tasks to cost about {times:.0f} times what it costs "
-        f"beside {sizes[0]}",
-        seen=f"{costs[1] * 1e3:.1f} ms of processor time, and {costs[0] * 1e3:.2f} ms",
-    )
+    for priority in trial.build().ways_to_submit:
+        subject = _with_full_slots(trial)
+        sizes, costs = [], []
+        for size in _BACKLOGS[1:]:
+            sizes.append(_grow_backlog(subject, size, priority))
+            subject.beat()  # what it does with the new ones once, it has done
+            costs.append(_cheapest(subject.beat, times=5))
+        if sizes[1] < _LEAST_BACKLOG:
+            raise Inconclusive(f"{sizes[1]} submissions took too long to wait for {_LEAST_BACKLOG}")
+        waiting = f"tasks that came by {_CALLS[priority]}"
+        trial.measurements[f"sync_s beside {waiting}"] = dict(zip(map(str, sizes), costs, strict=True))
+        times = sizes[1] / sizes[0]
+        expect(
+            costs[1] < 3 * times * costs[0] + 0.01,
+            awaited=f"sync() beside {sizes[1]} {waiting} to cost about {times:.0f} times what it costs "
+            f"beside {sizes[0]}",
+            seen=f"{costs[1] * 1e3:.1f} ms of processor time, and {costs[0] * 1e3:.2f} ms",
+        )
 
 
 @should(after=("parallelism.n-is-reached", "shutdown.running-tasks-are-finished"))
@@ -623,6 +638,81 @@ def without_a_limit_it_is_as_quick(trial: Trial) -> None:
         )
 
 
+@must(
+    needs=(Capability.KEYS,),
+    after=(
+        "queued_time.the-first-instruction-comes-soon",
+        "queued_time.no-task-waits-far-longer",
+        "states.a-new-try-runs",
+    ),
+)
+def a_new_try_is_as_quick(trial: Trial) -> None:
+    """When a task has failed and the event has been taken, its next try reaches its first instruction within
+    the same time as any other task.
+
+    Why: when to try again is the scheduler's affair, which has waited as long as it was told to.
+    Likely causes: the key is held back until something of the first try has been cleaned up, which is looked
+    at by a timer; the executor has delays between tries of its own.
+    Origin: apache/airflow#28586 and apache/airflow#21316 (Airflow 2 holds a key back for seconds that it
+    believes to be running still).
+    """
+    _expect_median_within(
+        trial,
+        partial(_budget_s, trial),
+        "the first instruction of a new try",
+        _Circumstances(is_new_try=True),
+    )
+
+
+@should(
+    after=(
+        "parallelism.n-is-reached",
+        "queued_time.a-slot-beside-a-busy-one-is-as-quick",
+        "queued_time.no-task-waits-far-longer",
+        "queued_time.a-task-costs-little-more-than-its-process",
+    )
+)
+def tasks_that_come_together_start_together(trial: Trial) -> None:
+    """Of eight tasks that are submitted at once to eight free slots, the last reaches its first instruction
+    within the time that one may take, and three times what the machine needs for eight such processes.
+
+    Why: schedulers hand over whole batches; slots that fill one after the other are not there at first.
+    Likely causes: a rest between two starts, to spare the machine; a worker is woken up in each round of a
+    loop that sleeps; each start waits until the one before has reported itself.
+    Origin: apache/datafusion-ballista#544 (10 ms for each launch are a second for a hundred of them).
+    """
+    subject = trial.started(parallelism=_TOGETHER)
+    subject.run(*trial.probes(_TOGETHER))  # what is made for the first tasks has been made
+    waited: list[float] = []
+    for _ in range(_BURSTS):
+        subject.quiet()
+        gate = trial.gate()
+        probes = trial.probes(_TOGETHER, gate.step)
+        submitted = monotonic_ns()
+        subject.submit(*probes)
+        until = monotonic() + trial.budgets.arrival_s
+        while not all(probe.started for probe in probes) and monotonic() < until:
+            subject.pump()  # some start one task in each round
+            sleep(_BETWEEN_PUMPS_S)
+        subject.await_started(*probes)
+        waited.append((max(probe.runs[0].started_ns for probe in probes) - submitted) / 1e9)
+        gate.open()
+        subject.await_terminal(*probes)
+        cost_s = _start_cost_s(trial, probes[0])
+        budget_s = min(max(trial.slowdown(), 1.0), _MOST_EXCUSED) * (
+            _TIGHT_S + (_TIMES_TIGHT + _TIMES_TOGETHER * _TOGETHER) * cost_s
+        )
+        if waited[-1] < budget_s:
+            break
+    subject.end()
+    trial.measurements["queued_time"] = distribution(waited)
+    expect(
+        waited[-1] < budget_s,
+        awaited=f"{_TOGETHER} tasks within {budget_s:.3f} s",
+        seen=f"{min(waited):.3f} s at the least, of {len(waited)} times",
+    )
+
+
 def _share_of_end(trial: Trial) -> float:
     """Processor time of the host a second, while ``end()`` waits for a task; without that of an idle end."""
 
@@ -687,11 +777,19 @@ def _samples(
     hand_over = subject.ways[circumstances.way]
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
     for number in range(_WARM_UP + count):
-        sample = _one(subject, subject.trial.probe(*circumstances.steps), hand_over)
+        key = _key_of_a_new_try(subject) if circumstances.is_new_try else None
+        sample = _one(subject, subject.trial.probe(*circumstances.steps, key=key), hand_over)
         if number >= _WARM_UP:
             yield sample
             if monotonic() > until and number >= _WARM_UP + at_least:
                 return
+
+
+def _key_of_a_new_try(subject: Subject) -> TaskKey:
+    """Of a task whose first try has failed."""
+    first = subject.trial.probe(*_FAILING)
+    subject.run(first)
+    return first.key._replace(try_number=first.key.try_number + 1)
 
 
 def _correlation(moments: list[float], waited: list[float]) -> float:
@@ -870,11 +968,11 @@ def _with_full_slots(trial: Trial) -> Subject:
     return subject
 
 
-def _grow_backlog(subject: Subject, size: int) -> int:
+def _grow_backlog(subject: Subject, size: int, priority: int | None = None) -> int:
     """Submit tasks until so many have been, or time is up: how many it are."""
     until = monotonic() + 2 * subject.trial.budgets.arrival_s
     while len(subject.submitted) < size and monotonic() < until:
-        subject.submit(subject.trial.probe())
+        subject.submit(subject.trial.probe(), priority=priority)
     return len(subject.submitted)
 
 

@@ -307,6 +307,30 @@ def the_key_comes_back_whole(trial: Trial) -> None:
     for number, probe in enumerate(probes):
         subject.expect_outcome(probe, FAILED if number % 2 else SUCCESS, f"{probe.key}")
     _expect_one_terminal_event_each(subject, probes)
+    _expect_told_apart(trial, [(base, keys[-3]), (keys[-2], keys[-1])])
+
+
+def _expect_told_apart(trial: Trial, pairs: list[tuple[TaskKey, TaskKey]]) -> None:
+    """Two keys that are taken for one are mixed up by the order in which they come, or in which they end."""
+    subject = trial.started(parallelism=2)
+    runs = itertools.count()
+    for pair, last_ends_first in itertools.product([*pairs, *(pair[::-1] for pair in pairs)], (False, True)):
+        run_id = f"run-{next(runs)}"
+        gates = [trial.gate() for _ in pair]
+        probes = [
+            trial.probe(gate.step, key=key._replace(run_id=run_id))
+            for gate, key in zip(gates, pair, strict=True)
+        ]
+        subject.submit(*probes)
+        order = [0, 1]
+        last = probes[1]
+        if last_ends_first and trial.comes_true(partial(getattr, last, "started"), pump=subject.pump):
+            order.reverse()
+        for place in order:
+            gates[place].open()
+            subject.await_terminal(probes[place])
+            subject.expect_outcome(probes[place], SUCCESS, f"{probes[place].key}")
+        _expect_one_terminal_event_each(subject, probes)
 
 
 @must()
