@@ -56,6 +56,10 @@ _LOOKS = 10
 #: Blocks of memory: so many may come and go at rest, one is kept of every fourth task, and what is less than
 #: so many in all is noise.
 _UNREST, _KEPT, _NOISE_OF_BLOCKS = 16, 0.25, 30
+#: Executors are made one after the other: those at first, and the objects that stay at least with one that is
+#: kept, itself and who holds it.
+_EXECUTORS_AT_FIRST, _OBJECTS_OF_AN_EXECUTOR = 2, 2
+_TASKS_OF_AN_EXECUTOR, _WINDOWS_OF_EXECUTORS = 4, 4
 _PAD = "x" * 16_384
 _BATCH = 12
 
@@ -137,6 +141,7 @@ def workers_reach_a_plateau(trial: Trial) -> None:
         "memory.nothing-piles-up",
         "states.exactly-one-terminal-event",
         "states.an-event-is-returned-once",
+        "states.the-filter-flushes-what-it-returns",
         "states.a-burst-loses-nothing",
     )
 )
@@ -187,6 +192,7 @@ def nothing_is_kept_of_a_task(trial: Trial) -> None:
     after=(
         "states.a-burst-loses-nothing",
         "states.the-key-comes-back-whole",
+        "states.the-filter-flushes-what-it-returns",
         "shutdown.nothing-accumulates",
         "shutdown.no-zombie-is-left",
         "interface.command-kinds-tell-the-truth",
@@ -274,6 +280,67 @@ def what_goes_wrong_leaves_nothing(trial: Trial) -> None:
     _expect_nothing_piles_up(partial(trial.started, parallelism=2), _let_go_wrong, "mishaps")
 
 
+@should(
+    after=(
+        "lifecycle.host-is-left-as-it-was",
+        "shutdown.nothing-accumulates",
+        "shutdown.interpreter-exit-does-not-hang",
+        "memory.nothing-is-kept-of-a-task",
+    )
+)
+def an_ended_executor_is_let_go(trial: Trial) -> None:
+    """When an executor has ended and its owner has let it go, so has everybody else: of executors that were
+    made one after the other, the host keeps none.
+
+    Why: services and test suites make executors again and again in one process; each that stays keeps what
+    it knows of its tasks.
+    Likely causes: ``atexit`` holds its ``end()``; a list of all executors on the class; a logger with a name
+    of its own for each; a signal handler or a thread that refers to it.
+    Origin: google/adk-python#6392 (executors stay by their exit handlers); jupyter/jupyter_client#264.
+    """
+    if trial.has_build_hook:
+        raise NotApplicable("a hook builds it, and may hold what it has built")
+
+    def cycle() -> None:
+        subject = trial.started(parallelism=2)
+        _run_some(subject, _TASKS_OF_AN_EXECUTOR)
+        subject.end()
+        subject.drain_all()
+        subject.forget()
+        trial.built.clear()
+
+    def objects() -> int:
+        # Not blocks of memory: the interpreter itself keeps some hundreds of strings, one after the other.
+        trial.quiet()
+        gc.collect()
+        return len(gc.get_objects()) + gc.get_freeze_count()
+
+    def more() -> Iterator[int]:
+        while True:
+            cycle()
+            yield objects()
+
+    for _ in range(_EXECUTORS_AT_FIRST):
+        cycle()
+    until = monotonic() + _SERIES_ARRIVALS * trial.budgets.arrival_s
+    samples = trial.measurements["objects"] = [objects()]
+    grows = goes_on(
+        samples,
+        more(),
+        least=_OBJECTS_OF_AN_EXECUTOR,
+        windows=_WINDOWS_OF_EXECUTORS,
+        is_over=lambda: monotonic() > until,
+    )
+    if grows is None:
+        raise Inconclusive("it grew with each executor, and there was no time for more of them")
+    expect(
+        not grows,
+        awaited="no object of an executor that has ended to be kept",
+        seen=f"{(samples[-1] - samples[0]) / (len(samples) - 1):.0f} objects more in the host for each "
+        f"of {len(samples) - 1} executors, to the last",
+    )
+
+
 # -- what is shared no more ----------------------------------------------------------------------------------
 
 
@@ -354,7 +421,9 @@ def _task(subject: Subject, number: int) -> Probe:
 
     Its command is long, and what it returns, if that travels.
     """
-    key = TaskKey("dag", f"task-{number % 4}", f"run-{monotonic_ns()}-{number}", 1, -1)
+    key = TaskKey(
+        "dag", f"task-{number % 4}", f"run-{monotonic_ns()}-{number}", 1 + number % 2, number % 5 - 1
+    )
     steps = [f"pad={number:06}{_PAD}"]  # made anew for each, so that what is kept of it counts
     if number % 2:
         steps.append("raise=on purpose")
@@ -372,6 +441,9 @@ def _run_some(subject: Subject, count: int) -> None:
         for number, task in zip(numbers, tasks, strict=True):
             ways[number // 2 % len(ways)](task)  # in pairs, of which one fails
         subject.await_terminal(*tasks)
+        if subject.can(Capability.EVENT_FILTER):
+            for task in tasks:
+                subject.drain([task.key.dag_id])
     subject.drain_all()
     subject.forget()
 
