@@ -126,7 +126,8 @@ SUBJECTS = (
         _AIRFLOW,
         "slots are not counted; queued tasks are dropped by `end()`; `terminate()` does nothing; a key "
         "runs twice at once; a killed idle worker deadlocks the rest; the task of a killed worker is never "
-        "reported; a backlog blocks the heartbeat; interpreter exit hangs",
+        "reported; a backlog blocks the heartbeat; `end()` hangs where one worker has gone before "
+        "the next gets its pill; interpreter exit hangs",
         "airflow3",
     ),
 )

@@ -30,6 +30,7 @@ from executor_conformance.probe import HOST_MARKER
 from executor_conformance.rules import (
     BRINGS_EVENTS,
     LOOK_AT_EVENTS,
+    NOT_ALWAYS,
     OWNERS_OF_CALLS,
     Rule,
     catalogue,
@@ -48,6 +49,8 @@ from executor_conformance.verdicts import (
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
 _HANGS_BORNE = 4
+#: A rule that met a call which hangs now and then is judged anew so often.
+_MORE_TRIES = 2
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
 
@@ -107,12 +110,19 @@ class VerdictStore:
         name = f"{call}@{rule_id}".replace("/", "_")
         open(self._path("hangs", name), "w").close()
 
+    def forget_hang(self, rule_id: str) -> None:
+        """It is known that the call does return, though not always."""
+        for name in os.listdir(self._path("hangs")):
+            if name.endswith(f"@{rule_id}"):
+                os.unlink(self._path("hangs", name))
+
     def hung_calls(self) -> dict[str, str]:
         """Calls that are not to be made again -> the rule that says why."""
         by_call: dict[str, list[str]] = {}
         for name in sorted(os.listdir(self._path("hangs"))):
             call, _, rule_id = name.rpartition("@")
-            by_call.setdefault(call, []).append(rule_id)
+            if rule_id != NOT_ALWAYS:
+                by_call.setdefault(call, []).append(rule_id)
         why = {}
         for call, rules in by_call.items():
             owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in rules]
@@ -240,8 +250,20 @@ class Judge:
                 if owns > owned or (owns == owned and _place(suspect) > _place(rule.id)):
                     continue
             if other.verdict is Verdict.FAILED:
+                if suspect == NOT_ALWAYS:
+                    return self._try_again(rule, finding)
                 return _blocked_by(suspect, finding)
         return finding
+
+    def _try_again(self, rule: Rule, finding: Finding) -> Finding:
+        """The finding on a rule that hung by the chance which another rule has told already."""
+        for _ in range(_MORE_TRIES):
+            self.store.forget_hang(rule.id)
+            again = self._judge(rule)
+            if again.aside != Aside.HUNG:
+                return self._blame(rule, again) if again.verdict is Verdict.FAILED else again
+        self.store.forget_hang(rule.id)
+        return _blocked_by(NOT_ALWAYS, finding)
 
     def _settled(self, rule: Rule) -> Finding:
         """The finding on a suspect, once another process has found whom to blame for it.

@@ -19,6 +19,7 @@ from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, Task
 from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
 from executor_conformance.harness.linux import monotonic, monotonic_ns, private_disk
+from executor_conformance.harness.pace import SlowPace
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.trial import SHARED_NAMES, Subject, Trial, expect
@@ -36,6 +37,8 @@ _CALM_LOOKS = 4
 _SOON_S, _MOST_EXCUSED = 1.0, 2.0
 _WAITING_AT_SHUTDOWN = 16
 _FEWEST_CYCLES, _MOST_CYCLES, _CYCLES_S = 3, 8, 15.0
+#: In seconds and forks: a worker has taken its pill and gone by then; and how often the host rests.
+_REST_S, _REST_FORKS, _RESTS = 0.05, 20, 16
 
 
 def _expect_gone(trial: Trial, what: str) -> None:
@@ -942,3 +945,22 @@ def nothing_outlives_a_killed_host(trial: Trial) -> None:
         seen=lambda: f"{len(_alive(trial))} still there: " + "; ".join(map(str, _alive(trial)[:4])),
         budget_s=trial.budgets.arrival_s * 2,
     )
+
+
+@must(after=("shutdown.every-worker-exits",))
+def end_is_the_same_at_any_pace(trial: Trial) -> None:
+    """``end()`` returns, and every worker is gone, also if its caller comes along slowly: each worker has
+    taken what it found and has gone before the next step is done.
+
+    Why: whoever is woken may be dealt the processor first; an ``end()`` that counts on being quicker than
+    its workers hangs now and then, on another machine each tenth time.
+    Likely causes: a pill only for each worker that is still alive then, though any may take that of another;
+    a worker that has obeyed is taken for a dead one, and replaced.
+    Origin: Airflow 3.3.2's LocalExecutor.end() asks is_alive() between two pills, and joins for ever.
+    """
+    with SlowPace(max(_REST_S, _REST_FORKS * trial.budgets.fork_s), _RESTS) as pace:
+        subject = trial.started(parallelism=3)
+        subject.run(*trial.probes(4))
+        with pace.slow():
+            subject.end()
+    _expect_gone(trial, "an end() that was slow")
