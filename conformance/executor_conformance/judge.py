@@ -49,8 +49,9 @@ from executor_conformance.verdicts import (
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
 _HANGS_BORNE = 4
-#: A rule that met a call which hangs now and then is judged anew so often.
-_MORE_TRIES = 2
+#: A rule that met a call which hangs now and then is judged anew so often: by a chance of 0.3 it hangs each
+#: time in one run of 400.
+_MORE_TRIES = 4
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
 
@@ -251,19 +252,21 @@ class Judge:
                     continue
             if other.verdict is Verdict.FAILED:
                 if suspect == NOT_ALWAYS:
-                    return self._try_again(rule, finding)
+                    again = self._try_again(rule)
+                    if again is None:
+                        continue
+                    return self._blame(rule, again) if again.verdict is Verdict.FAILED else again
                 return _blocked_by(suspect, finding)
         return finding
 
-    def _try_again(self, rule: Rule, finding: Finding) -> Finding:
-        """The finding on a rule that hung by the chance which another rule has told already."""
+    def _try_again(self, rule: Rule) -> Finding | None:
+        """The finding on a rule that may have hung by chance; ``None`` if it hangs each time."""
         for _ in range(_MORE_TRIES):
-            self.store.forget_hang(rule.id)
             again = self._judge(rule)
             if again.aside != Aside.HUNG:
-                return self._blame(rule, again) if again.verdict is Verdict.FAILED else again
-        self.store.forget_hang(rule.id)
-        return _blocked_by(NOT_ALWAYS, finding)
+                self.store.forget_hang(rule.id)
+                return again
+        return None
 
     def _settled(self, rule: Rule) -> Finding:
         """The finding on a suspect, once another process has found whom to blame for it.
