@@ -184,7 +184,7 @@ class Judge:
             if known is not None:
                 return known
             began = monotonic()
-            finding = self._judge(rule)
+            finding = self._unless_by_chance(rule, self._judge(rule))
             finding = replace(finding, duration_s=round(monotonic() - began, 4))
             # Whoever asks before the blame is found sees that this one points elsewhere.
             self.store.save(
@@ -232,6 +232,21 @@ class Judge:
             )
         return self._run(rule)
 
+    def _unless_by_chance(self, rule: Rule, finding: Finding) -> Finding:
+        """The finding on a rule, judged anew if it is the first about a call that hangs now and then.
+
+        All that comes after it would be blocked by its bad luck, and so would the rule which finds that out
+        each time: that one is asked first.
+        """
+        owners = OWNERS_OF_CALLS.get(finding.measurements.get("hung_call", ""), ())
+        if finding.aside != Aside.HUNG or NOT_ALWAYS not in owners or rule.id != owners[0]:
+            return finding
+        again = self._try_again(rule)
+        if again is None or self._judge(catalogue()[NOT_ALWAYS]).verdict is not Verdict.FAILED:
+            return finding
+        self.store.forget_hang(rule.id)
+        return again
+
     def _blame(self, rule: Rule, finding: Finding) -> Finding:
         """The finding, or ``blocked`` if a rule that explains it is broken: one fault, one failure."""
         yields = _yields(rule, finding)
@@ -255,6 +270,7 @@ class Judge:
                     again = self._try_again(rule)
                     if again is None:
                         continue
+                    self.store.forget_hang(rule.id)
                     return self._blame(rule, again) if again.verdict is Verdict.FAILED else again
                 return _blocked_by(suspect, finding)
         return finding
@@ -264,7 +280,6 @@ class Judge:
         for _ in range(_MORE_TRIES):
             again = self._judge(rule)
             if again.aside != Aside.HUNG:
-                self.store.forget_hang(rule.id)
                 return again
         return None
 

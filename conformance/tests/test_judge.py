@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,35 +40,63 @@ def test_what_is_blocked_is_looked_up_as_seldom_as_what_passes(
     assert len(lookups) <= 2 * (ways + len(catalogue()))
 
 
+def _as_it_goes(tries: dict[str, list[str]]) -> Callable[[Judge, Rule], Finding]:
+    """What comes of each rule, one time after the other; the last of them again and again."""
+    hung = Finding(Verdict.FAILED, aside=Aside.HUNG, measurements={"hung_call": "end()"})
+    findings = {"hung": hung, "passed": Finding(Verdict.PASSED), "failed": Finding(Verdict.FAILED)}
+
+    def finding_on(judge: Judge, rule: Rule) -> Finding:
+        left = tries.get(rule.id, ["passed"])
+        name = left.pop(0) if len(left) > 1 else left[0]
+        if name == "hung":
+            judge.store.add_hang("end()", rule.id)
+        return findings[name]
+
+    return finding_on
+
+
 @pytest.mark.parametrize(
     ("tries", "verdict"),
     [
         (["hung", "passed"], Verdict.PASSED),
         (["hung", "hung", "failed"], Verdict.FAILED),
-        (["hung"] * 5, Verdict.FAILED),
+        (["hung"], Verdict.FAILED),
     ],
 )
 def test_who_hangs_now_and_then_is_told_once(
     tries: list[str], verdict: Verdict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What a rule is about is judged all the same, and the call is made again by the others."""
-    hung = Finding(Verdict.FAILED, aside=Aside.HUNG, measurements={"hung_call": "end()"})
-    findings = {"hung": hung, "passed": Finding(Verdict.PASSED), "failed": Finding(Verdict.FAILED)}
     soon = catalogue()["queued_time.the-first-instruction-comes-soon"]
     nothing: Any = None
     judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({soon.id}))
-    left = list(tries)
-
-    def finding_on(_: Judge, rule: Rule) -> Finding:
-        name = left.pop(0) if rule == soon else "hung" if rule.id == NOT_ALWAYS else "passed"
-        if name == "hung":
-            judge.store.add_hang("end()", rule.id)
-        return findings[name]
-
-    monkeypatch.setattr(Judge, "_finding_on", finding_on)
+    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({soon.id: tries, NOT_ALWAYS: ["hung"]}))
     assert judge.judge(soon).verdict is verdict
-    assert not left
-    told = judge.store.load(NOT_ALWAYS)
-    assert told is not None
-    assert told.verdict is Verdict.FAILED
+    assert judge.judge(catalogue()[NOT_ALWAYS]).verdict is Verdict.FAILED
     assert not judge.store.hung_calls()
+
+
+@pytest.mark.parametrize(
+    ("tries", "at_any_pace", "verdict", "of_the_pace"),
+    [
+        (["hung", "hung", "passed"], "hung", Verdict.PASSED, Verdict.FAILED),
+        (["hung", "failed"], "hung", Verdict.FAILED, Verdict.BLOCKED),
+        (["hung", "passed"], "passed", Verdict.FAILED, Verdict.PASSED),
+        (["hung"], "hung", Verdict.FAILED, Verdict.BLOCKED),
+    ],
+)
+def test_bad_luck_of_the_first_rule_blocks_nothing(
+    tries: list[str],
+    at_any_pace: str,
+    verdict: Verdict,
+    of_the_pace: Verdict,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What hangs by chance is the failure of the rule that meets it each time, if there is one."""
+    exits = catalogue()["shutdown.every-worker-exits"]
+    nothing: Any = None
+    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({exits.id, NOT_ALWAYS}))
+    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({exits.id: tries, NOT_ALWAYS: [at_any_pace]}))
+    assert judge.judge(exits).verdict is verdict
+    assert judge.judge(catalogue()[NOT_ALWAYS]).verdict is of_the_pace
