@@ -49,9 +49,11 @@ from executor_conformance.verdicts import (
 
 #: A call that hung this often, in whatever rules, is not made again in this run.
 _HANGS_BORNE = 4
-#: A rule that met a call which hangs now and then is judged anew so often: by a chance of 0.3 it hangs each
-#: time in one run of 400.
-_MORE_TRIES = 4
+#: A rule that met a call which hangs now and then is judged anew so often: by a chance of one half it hangs
+#: each time in one run of 128.
+_MORE_TRIES = 6
+#: Whoever hangs each time is then as its own promise says here; elsewhere it may be much bad luck.
+_ABOUT_THE_END = frozenset({"lifecycle", "shutdown"})
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
 
@@ -268,8 +270,10 @@ class Judge:
             if other.verdict is Verdict.FAILED:
                 if suspect == NOT_ALWAYS:
                     again = self._try_again(rule)
-                    if again is None:
+                    if again is None and rule.chapter in _ABOUT_THE_END:
                         continue
+                    if again is None:
+                        return _blocked_by(suspect, finding)
                     self.store.forget_hang(rule.id)
                     return self._blame(rule, again) if again.verdict is Verdict.FAILED else again
                 return _blocked_by(suspect, finding)

@@ -56,22 +56,22 @@ def _as_it_goes(tries: dict[str, list[str]]) -> Callable[[Judge, Rule], Finding]
 
 
 @pytest.mark.parametrize(
-    ("tries", "verdict"),
+    ("rule_id", "tries", "verdict"),
     [
-        (["hung", "passed"], Verdict.PASSED),
-        (["hung", "hung", "failed"], Verdict.FAILED),
-        (["hung"], Verdict.FAILED),
+        ("queued_time.the-first-instruction-comes-soon", ["hung", "passed"], Verdict.PASSED),
+        ("queued_time.the-first-instruction-comes-soon", ["hung", "hung", "failed"], Verdict.FAILED),
+        ("queued_time.the-first-instruction-comes-soon", ["hung"], Verdict.BLOCKED),
+        ("shutdown.end-returns-after-a-worker-died", ["hung"], Verdict.FAILED),
     ],
 )
 def test_who_hangs_now_and_then_is_told_once(
-    tries: list[str], verdict: Verdict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rule_id: str, tries: list[str], verdict: Verdict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What a rule is about is judged all the same, and the call is made again by the others."""
-    soon = catalogue()["queued_time.the-first-instruction-comes-soon"]
     nothing: Any = None
-    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({soon.id}))
-    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({soon.id: tries, NOT_ALWAYS: ["hung"]}))
-    assert judge.judge(soon).verdict is verdict
+    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({rule_id}))
+    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({rule_id: tries, NOT_ALWAYS: ["hung"]}))
+    assert judge.judge(catalogue()[rule_id]).verdict is verdict
     assert judge.judge(catalogue()[NOT_ALWAYS]).verdict is Verdict.FAILED
     assert not judge.store.hung_calls()
 
