@@ -1,10 +1,10 @@
-"""Queued time of Airflow 2's LocalExecutor with nothing of Airflow replaced.
+"""Measures the queued time of Airflow 2's LocalExecutor, with no part of Airflow stubbed.
 
     python benchmarks/airflow2_queued_time.py
 
-In an environment with Airflow 2: migrates a SQLite database in a temporary folder and runs the tasks of a
-real DAG one after the other, forked and in new interpreters.  Prints, in seconds, the medians from the call
-of ``execute_async()`` to the first instruction of the operator's own function.
+Needs an environment with Airflow 2.  It migrates a SQLite database in a temporary folder and runs the tasks
+of a real DAG one after the other, forked and in new interpreters.  It prints the medians, in seconds, from
+the call of ``execute_async()`` to the first instruction of the operator's function.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ with DAG("timed", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as da
 
 
 def measure() -> None:
-    """In a process that has Airflow's settings in its environment: run the tasks, print each queued time."""
-    import airflow.jobs.scheduler_job_runner  # noqa: F401 - a scheduler has it in memory when it forks
+    """Run the tasks and print each queued time.  The environment must have Airflow's settings."""
+    import airflow.jobs.scheduler_job_runner  # noqa: F401 - a scheduler has imported it when it forks
     import pendulum
     from airflow.cli.cli_parser import get_parser
     from airflow.executors.local_executor import LocalExecutor
@@ -64,20 +64,20 @@ def measure() -> None:
     executor.start()
     for task in tasks:
         task.task = dag.get_task(task.task_id)
-        seen = home / task.task_id
-        seen.unlink(missing_ok=True)
+        recorded = home / task.task_id
+        recorded.unlink(missing_ok=True)
         command = task.command_as_list(local=True)
         submitted = time.monotonic()
         executor.execute_async(task.key, command)
         while task.key not in executor.get_event_buffer():
             executor.heartbeat()
             time.sleep(0.01)
-        print(float(seen.read_text()) - submitted, flush=True)
+        print(float(recorded.read_text()) - submitted, flush=True)
     executor.end()
 
 
 def main() -> None:
-    """Set up, measure in both modes, and print."""
+    """Set up, measure in both modes, and print the results."""
     with tempfile.TemporaryDirectory() as folder:
         dags = Path(folder, "dags")
         dags.mkdir()

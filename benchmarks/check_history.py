@@ -1,4 +1,4 @@
-"""How fast ``executor-conformance check-history`` judges a million events, and in how much memory.
+"""Measures the speed and the memory of "executor-conformance check-history" on a million events.
 
 python benchmarks/check_history.py [--events 1000000]
 """
@@ -20,7 +20,7 @@ _IN_FLIGHT = 500
 
 
 def main() -> None:
-    """Print medians of three runs, and the peak memory of the process."""
+    """Print the median time of three runs, and the peak memory of the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     events = parser.parse_args().events
@@ -40,18 +40,18 @@ def main() -> None:
 
 
 def _lines(events: int) -> Iterator[str]:
-    """Tasks that overlap, each submitted, started, finished and reported."""
-    chance = random.Random(1)
-    flying: list[tuple[int, int]] = []  # number of the task, steps done
+    """Yield the events of overlapping tasks: submitted, started, finished and observed."""
+    rng = random.Random(1)
+    in_flight: list[tuple[int, int]] = []  # (task number, steps done)
     number = 0
     for _ in range(events):
-        if len(flying) < _IN_FLIGHT:
-            flying.append((number, 0))
+        if len(in_flight) < _IN_FLIGHT:
+            in_flight.append((number, 0))
             number += 1
-            place = len(flying) - 1
+            place = len(in_flight) - 1
         else:
-            place = chance.randrange(len(flying))
-        task, step = flying[place]
+            place = rng.randrange(len(in_flight))
+        task, step = in_flight[place]
         key = ["dag", f"task-{task}", "run", 1, -1]
         event, state = (
             ("submitted", None),
@@ -61,10 +61,10 @@ def _lines(events: int) -> Iterator[str]:
         )[step]
         yield json.dumps({"event": event, "key": key} | ({"state": state} if state else {})) + "\n"
         if step == 3:
-            flying[place] = flying[-1]
-            flying.pop()
+            in_flight[place] = in_flight[-1]
+            in_flight.pop()
         else:
-            flying[place] = (task, step + 1)
+            in_flight[place] = (task, step + 1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the reference costs besides time: memory of hosts, workers and waiting tasks, and wake-ups at rest.
+"""Measures the memory of the reference (host, workers, queued tasks) and its wake-ups when idle.
 
     python -m benchmarks.footprint [--start-method snapshot,forkserver,fork,spawn] [--write docs/footprint.md]
 
-Each figure is of a process of its own.  Memory is private pages (``smaps_rollup``).
+Each figure is measured in its own process.  Memory means private pages (smaps_rollup).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from executor_conformance.harness.memory import MB, ballast, private_bytes
 from executor_reference import LocalExecutor, TaskKey
 
 _HEAP = 500 * MB
-_TASKS, _BATCH, _WAITING, _REST_S = 10_000, 500, 1_000_000, 10.0
+_TASKS, _BATCH, _WAITING, _IDLE_S = 10_000, 500, 1_000_000, 10.0
 
 
 def run(executor: LocalExecutor, commands: list[Callable[[], None]], first: int = 0) -> None:
-    """Run them all, and wait for the last."""
+    """Run all commands, and wait until they have ended."""
     for number, command in enumerate(commands, first):
         executor.execute_async(TaskKey("footprint", "task", f"run-{number}"), command)
     while executor.slots_occupied:
@@ -43,12 +43,12 @@ def run(executor: LocalExecutor, commands: list[Callable[[], None]], first: int 
 
 
 def of_workers(executor: LocalExecutor) -> int:
-    """Private bytes of all processes below this one."""
+    """Return the private memory of all descendants of this process, in bytes."""
     return sum(private_bytes(child.pid) or 0 for child in psutil.Process().children(recursive=True))
 
 
 def worker(method: str) -> str:
-    """Private memory of a task that has collected, beside 500 MB in the host."""
+    """Measure the private memory of a task after a garbage collection, with 500 MB in the host."""
     held = ballast(_HEAP)
     executor = LocalExecutor(2, method)
     executor.start()
@@ -62,11 +62,13 @@ def worker(method: str) -> str:
 
 
 def growth(method: str) -> str:
-    """Of the host and of what stays beside it, over 10,000 tasks."""
+    """Measure the growth of the host and of its helper processes, over 10,000 tasks."""
     executor = LocalExecutor(2, method)
     executor.start()
     count = _TASKS if method != "spawn" else _TASKS // 10
-    for first in range(0, 2 * _BATCH, _BATCH):  # as many at once as later: tables grow to their size
+    for first in range(
+        0, 2 * _BATCH, _BATCH
+    ):  # the same batches as below, so all tables have their final size
         run(executor, [weigh.nothing] * _BATCH, first)
     gc.collect()
     host, others = private_bytes() or 0, of_workers(executor)
@@ -75,11 +77,11 @@ def growth(method: str) -> str:
     gc.collect()
     grown = (private_bytes() or 0) - host, of_workers(executor) - others
     executor.end()
-    return f"{grown[0] / count:.0f} and {grown[1] / count:.0f} bytes a task ({count:,} tasks)"
+    return f"{grown[0] / count:.0f} and {grown[1] / count:.0f} ({count:,} tasks)"
 
 
 def waiting(method: str) -> str:
-    """Memory for each of a million tasks that wait."""
+    """Measure the memory of a queued task, over a million of them."""
     executor = LocalExecutor(1, method)
     executor.start()
     executor.execute_async(TaskKey("footprint", "first", "run"), ["sleep", "600"])
@@ -89,11 +91,11 @@ def waiting(method: str) -> str:
         executor.queue_command(TaskKey("footprint", "task", f"run-{number}"), ["true"])
     after = private_bytes() or 0
     executor.terminate()
-    return f"{(after - before) / _WAITING:.0f} bytes a task, its key and command included"
+    return f"{(after - before) / _WAITING:.0f}"
 
 
 def wake_ups(method: str) -> str:
-    """Context switches of the host and of what stays beside it, in ten seconds without a call."""
+    """Measure context switches of the host and its helper processes, in ten seconds without a call."""
     executor = LocalExecutor(2, method)
     executor.start()
     run(executor, [weigh.nothing] * 10)
@@ -101,29 +103,29 @@ def wake_ups(method: str) -> str:
     time.sleep(1.0)
     before = [sum(process.num_ctx_switches()) for process in processes]
     own = sum(psutil.Process().num_ctx_switches())
-    time.sleep(_REST_S)  # one switch: this one
+    time.sleep(_IDLE_S)  # this sleep itself causes one switch
     own = sum(psutil.Process().num_ctx_switches()) - own
     others = sum(sum(process.num_ctx_switches()) for process in processes) - sum(before)
     executor.end()
-    return f"{own} of the host (one is the end of this measurement's own sleep), {others} of the others"
+    return f"{own} and {others}"
 
 
 _FIGURES = {
-    "a task after collecting, 500 MB in the host": worker,
-    "growth of the host, and of its helpers": growth,
-    "a waiting task": waiting,
-    "context switches in 10 s at rest": wake_ups,
+    "memory of a task after a garbage collection, with 500 MB in the host": worker,
+    "growth of the host and of its helpers, bytes per task": growth,
+    "a queued task with its key and command, bytes": waiting,
+    "context switches of the host and of its helpers in 10 s at rest": wake_ups,
 }
 
 
 def main() -> None:
-    """Measure, print, and write."""
+    """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--start-method", default="snapshot,forkserver,fork,spawn")
+    parser.add_argument("--start-method", default="snapshot,forkserver,fork,spawn", help="comma-separated")
     parser.add_argument("--figure", help=argparse.SUPPRESS)
-    parser.add_argument("--write", type=Path, help="a Markdown file")
+    parser.add_argument("--write", type=Path, help="write the table to this Markdown file")
     options = parser.parse_args()
     if options.figure:
         print(_FIGURES[options.figure](options.start_method))
@@ -136,6 +138,8 @@ def main() -> None:
         "<!-- written by `python -m benchmarks.footprint --write docs/footprint.md`; do not edit -->",
         "",
         f"{os.cpu_count()} processors, Python {platform.python_version()}, {platform.platform()}.",
+        "Memory is private pages. Helpers are the processes that the executor keeps between tasks. The",
+        "measurement itself causes one context switch of the host.",
         "",
         "| | " + " | ".join(methods) + " |",
         "|---|" + "---|" * len(methods),

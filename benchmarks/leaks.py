@@ -1,10 +1,10 @@
-"""How often a leak of a size is found, and how often an executor without one is accused.
+"""Measures how often leaks of several sizes are detected, and the false-positive rate without a leak.
 
     python -m benchmarks.leaks [--runs 100] [--sizes 0,2048,4096,16384] [--loads none,busy]
         [--at-once 2] [--write docs/leaks.md]
 
-Each run is a whole judgement of ``memory.workers-reach-a-plateau``, on workers that lose so many bytes with
-each task.  The loads and the sizes take turns.
+Each run is one full run of memory.worker-memory-stops-growing, on workers that leak a fixed number of
+bytes per task.  Loads and sizes alternate.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.stability import LOADS, load_of
 
-_RULE = "memory.workers-reach-a-plateau"
+_RULE = "memory.worker-memory-stops-growing"
 
 
 class LeakyWorkers(ProcessPoolExecutor):
-    """Its workers lose ``leak`` bytes with each task."""
+    """Its workers leak ``leak`` bytes per task."""
 
     def __init__(self, max_workers: int = 2, leak: int = 0) -> None:
         super().__init__(max_workers, get_context("fork"))
         self._leak = leak
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The task, in a worker that keeps something of each."""
+        """Submit the task to a worker that leaks."""
         return super().submit(_leaking, self._leak, function, args, kwargs)
 
 
@@ -52,15 +52,15 @@ def _leaking(leak: int, function: Callable[..., Any], args: tuple[Any, ...], kwa
 
 
 def main() -> None:
-    """Run, count, and write."""
+    """Run, count, and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=100, help="of each size beside each load")
-    parser.add_argument("--sizes", default="0,2048,4096,16384", help="bytes a task")
-    parser.add_argument("--loads", default="none,busy", help=f"of {', '.join(LOADS)}")
-    parser.add_argument("--write", type=Path, help="a Markdown file")
-    parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
+    parser.add_argument("--runs", type=int, default=100, help="runs per size and load")
+    parser.add_argument("--sizes", default="0,2048,4096,16384", help="bytes per task")
+    parser.add_argument("--loads", default="none,busy", help=f"comma-separated, from: {', '.join(LOADS)}")
+    parser.add_argument("--write", type=Path, help="write the table to this Markdown file")
+    parser.add_argument("--at-once", type=int, default=2, help="concurrent runs")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
     loads = options.loads.split(",")
@@ -70,7 +70,7 @@ def main() -> None:
             with load_of(load):
                 for size, verdict in zip(sizes, pool.map(judge, sizes), strict=True):
                     counts[size, load][verdict] += 1
-                    print(f"{number + 1:4} {load:6} {size:7} bytes a task: {verdict}", file=sys.stderr)
+                    print(f"{number + 1:4} {load:6} {size:7} bytes per task: {verdict}", file=sys.stderr)
     text = document(sizes, loads, counts, options.runs, options.at_once)
     print(text)
     if options.write:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def judge(size: int) -> str:
-    """The verdict on workers with such a leak."""
+    """Return the verdict for workers that leak ``size`` bytes per task."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         done = subprocess.run(
@@ -108,25 +108,26 @@ def document(
     runs: int,
     at_once: int,
 ) -> str:
-    """A table: how many of the runs failed, by size and load."""
+    """Return the table, as Markdown: how many runs failed, by size and load."""
     lines = [
-        "# Leaks found",
+        "# Leak detection",
         "",
         "<!-- written by `python -m benchmarks.leaks --write docs/leaks.md`; do not edit -->",
         "",
-        f"`{_RULE}`, {runs} runs of each, {at_once} at a time;",
+        f"How often `{_RULE}` fails for workers that leak the same number of",
+        f"bytes with each task: {runs} runs per size and load, {at_once} at a time. Failures with 0 bytes",
+        "are false positives. Under load `busy`, two other processes compute without a pause.",
         f"Python {platform.python_version()}, {os.cpu_count()} processors.",
-        "The load is what the benchmark starts beside them; the machine may have had other work.",
         "",
-        "| bytes a task | " + " | ".join(f"load: {load}" for load in loads) + " |",
+        "| bytes leaked per task | " + " | ".join(f"load: {load}" for load in loads) + " |",
         "|---:|" + "---|" * len(loads),
     ]
     for size in sizes:
         cells = []
         for load in loads:
-            told = counts[size, load]
-            others = "".join(f", {n} {name}" for name, n in told.items() if name not in ("passed", "failed"))
-            cells.append(f"{told['failed']} of {runs} failed{others}")
+            found = counts[size, load]
+            others = "".join(f", {n} {name}" for name, n in found.items() if name not in ("passed", "failed"))
+            cells.append(f"{found['failed']} of {runs} failed{others}")
         lines.append(f"| {size} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

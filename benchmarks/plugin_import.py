@@ -1,9 +1,9 @@
-"""What the plugin costs a pytest user who does not pass ``--executor``.
+"""Measures what the plugin costs a pytest run without ``--executor``.
 
     python benchmarks/plugin_import.py
 
-Starts pytest with and without the plugin in turn, and imports the plugin alone in fresh interpreters that
-have pytest already; prints medians in milliseconds.
+Starts pytest alternately with and without the plugin, and imports the plugin in new interpreters that have
+imported pytest.  It prints medians in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ print((time.perf_counter() - began) * 1e3)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     alone = [
         float(
             subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True).stdout

@@ -1,9 +1,9 @@
-"""Judges real executors and writes ``docs/results``: a page each, and their table.
+"""Runs the suite on real executors and writes docs/results: a page for each, and a table.
 
     python -m benchmarks.results [--pools PYTHON] [--airflow2 PYTHON] [--airflow3 PYTHON] [NAME...]
 
-With names (of pages, without suffix) only these are judged anew; the table is made from what the pages say.
-Airflow has interpreters of its own, with this project installed beside it, and so have the pools of others.
+With names (of pages, without suffix) only these are updated; the table is made from all pages.  Airflow and
+the third-party pools need their own interpreters, with this project installed in each.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _COLUMNS = ("passed", "failed", "not applicable", "inconclusive", "blocked")
 class Subject:
     """An executor with a page.
 
-    :param found: what a reader of its page should know first.
-    :param interpreter: the option that tells which Python has it; this one by default.
-    :param environment: variables that choose its mode.
+    :param page: the name of the page, without suffix.
+    :param found: the most important findings, for the table.
+    :param interpreter: the option with the interpreter that has it installed; by default, this one.
+    :param environment: environment variables that select its mode.
     """
 
     page: str
@@ -49,74 +50,76 @@ SUBJECTS = (
         "thread-pool",
         "`ThreadPoolExecutor`",
         "concurrent.futures:ThreadPoolExecutor",
-        "NaN is taken, and nothing ever runs; a `submit()` that raises for want of threads still runs "
-        "its task later",
+        "NaN is accepted, and then nothing runs; if `submit()` raises because no thread can be started, the "
+        "task still runs later",
     ),
     Subject(
         "process-pool",
         "`ProcessPoolExecutor`",
         "concurrent.futures:ProcessPoolExecutor",
-        "its workers copy what they share with the host; one dead worker breaks the pool; an exception that "
-        "cannot be unpickled does so too; workers outlive a killed host",
+        "a garbage collection in a worker copies the memory that it shares with the host; a killed worker "
+        "breaks the pool, and so does an exception that cannot be unpickled; workers outlive a killed host",
     ),
     Subject(
         "loky",
         "loky",
         "loky:ProcessPoolExecutor",
-        "one dead worker breaks the pool; workers outlive a killed host",
+        "a killed worker breaks the pool; workers outlive a killed host",
     ),
     Subject(
         "multiprocessing-pool",
         "`multiprocessing.Pool`",
         "fixtures.peers:MultiprocessingPool",
-        "the task of a killed worker never ends; a killed idle worker stops everything; `end()` hangs",
+        "the task of a killed worker has no outcome; if an idle worker is killed, nothing runs any more; "
+        "`end()` hangs",
     ),
     Subject(
         "deadpool",
         "deadpool 2026.7.1",
         "fixtures.pools:deadpool",
-        "a `submit()` waits for ever beside 1,000 waiting calls (its default bound); a call that was taken "
-        "when no process could be made has no outcome; -1 is taken, and nothing ever runs",
+        "`submit()` blocks forever once 1,000 calls are queued (its default limit); a call that was accepted "
+        "while no process could be started has no outcome; -1 is accepted, and then nothing runs",
         "pools",
     ),
     Subject(
         "executorlib",
         "executorlib 1.11.0 `SingleNodeExecutor`",
         "fixtures.pools:executorlib",
-        "`shutdown()` after `cancel()` never returns, nor does the interpreter exit without it; a whole "
-        "processor while all wait; a worker outlives a killed host; -1 and `'4'` are taken, and nothing runs",
+        "`shutdown()` hangs after `cancel()`; without `shutdown()`, the interpreter does not exit; waiting "
+        "tasks cost a whole CPU; workers outlive a killed host; -1 and `'4'` are accepted, and then nothing "
+        "runs",
         "pools",
     ),
     Subject(
         "more-executors",
         "more-executors 2.11.4 `with_retry`",
         "fixtures.pools:more_executors",
-        "`shutdown(wait=True)` leaves accepted calls undone, and `cancel_futures` leaves futures that "
-        "are never done; NaN is taken, and nothing ever runs",
+        "`shutdown(wait=True)` drops accepted calls; with `cancel_futures`, some futures never finish; NaN "
+        "is accepted, and then nothing runs",
         "pools",
     ),
     Subject(
         "futurist",
         "futurist 3.5.0 `ThreadPoolExecutor`",
         "fixtures.pools:futurist",
-        "a shortage of threads costs capacity for good; `cancel_futures` is taken, and not looked at",
+        "after a shortage of threads, capacity stays lost; `cancel_futures` is accepted and ignored",
         "pools",
     ),
     Subject(
         "airflow-2.11.2-local",
         "Airflow 2.11.2 `LocalExecutor`",
         _AIRFLOW,
-        "queued tasks are dropped by `end()`; what is queued after it is lost, with an error out of "
-        "`heartbeat()`; `sys.exit(0)` counts as failed; `terminate()` does nothing; the task of a killed "
-        "worker is never reported, and `end()` hangs then; workers outlive a killed host, and copy what they "
-        "share with a living one",
+        "`end()` drops queued tasks; tasks queued after `end()` are lost, and `heartbeat()` raises; "
+        "`sys.exit(0)` counts as a failure; `terminate()` does nothing; the task of a killed worker has no "
+        "outcome, and then `end()` hangs; workers outlive a killed host; a garbage collection in a worker "
+        "copies the memory that it shares with the host",
         "airflow2",
     ),
     Subject(
         "airflow-2.11.2-local-new-interpreter",
         "the same, with new interpreters",
         _AIRFLOW,
-        "the same but for `sys.exit(0)`; a task reads the host's standard input",
+        "the same, except for `sys.exit(0)`; in addition, tasks read the host's standard input",
         "airflow2",
         (("AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER", "True"),),
     ),
@@ -124,10 +127,10 @@ SUBJECTS = (
         "airflow-3.3.2-local",
         "Airflow 3.3.2 `LocalExecutor`",
         _AIRFLOW,
-        "slots are not counted; queued tasks are dropped by `end()`; `terminate()` does nothing; a key "
-        "runs twice at once; a killed idle worker deadlocks the rest; the task of a killed worker is never "
-        "reported; a backlog blocks the heartbeat; `end()` hangs where one worker has gone before "
-        "the next gets its pill; interpreter exit hangs",
+        "slots are not counted; `end()` drops queued tasks; `terminate()` does nothing; one key can run "
+        "twice at once; if an idle worker is killed, the others deadlock; the task of a killed worker has no "
+        "outcome; a backlog blocks `heartbeat()`; `end()` hangs if one worker exits before the next gets its "
+        "poison pill; interpreter exit hangs",
         "airflow3",
     ),
 )
@@ -137,21 +140,21 @@ _README = """\
 
 <!-- written by `python -m benchmarks.results`; do not edit -->
 
-Reports as the suite writes them (`--conformance-report=PATH.md`), at level `must`, on Linux with 2
-processors. What is not conformant is so by a `must`; rules of level `should` and `may` are judged and
-counted, too.
+The pages are reports of the suite (`--conformance-report=PATH.md`) at level `must`, made on Linux with two
+processors. The table counts rules of all levels. Only failures of `must` rules make an executor not
+conformant.
 
 {table}
 
-`multiprocessing.Pool` is judged behind the thin adapter in `fixtures/peers.py`; the others as they are, those
-of `fixtures/pools.py` as their documentation makes them.
-Airflow 3 runs callback workloads in its own supervisor. Airflow 2 runs its own command, at whose end
-something is replaced: its report says what.
+`multiprocessing.Pool` is wrapped in a thin class, `fixtures/peers.py`. deadpool, executorlib, more-executors
+and futurist are constructed as their documentation shows (`fixtures/pools.py`). All others are checked
+unchanged. Airflow 3 runs callback workloads in its own supervisor. Airflow 2 runs its own command, the end of
+which is replaced by stubs; its report lists them.
 """
 
 
 def main() -> int:
-    """Judge and write; the exit status."""
+    """Run the suite, write the pages, and return the exit status."""
     options = _options()
     for subject in SUBJECTS:
         python = getattr(options, subject.interpreter) if subject.interpreter else sys.executable
@@ -171,13 +174,15 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--pools", metavar="PYTHON", help="with what fixtures/pools.py names")
-    parser.add_argument("--airflow2", metavar="PYTHON", help="with Airflow 2.11.2")
-    parser.add_argument("--airflow3", metavar="PYTHON", help="with Airflow 3.3.2")
+    parser.add_argument(
+        "--pools", metavar="PYTHON", help="interpreter with the libraries of fixtures/pools.py"
+    )
+    parser.add_argument("--airflow2", metavar="PYTHON", help="interpreter with Airflow 2.11.2")
+    parser.add_argument("--airflow3", metavar="PYTHON", help="interpreter with Airflow 3.3.2")
     options = parser.parse_args()
     pages = [one.page for one in SUBJECTS]
     if unknown := sorted(set(options.names) - set(pages)):
-        parser.error(f"there is no page {', '.join(unknown)}; there are {', '.join(pages)}")
+        parser.error(f"unknown page {', '.join(unknown)}; choose from {', '.join(pages)}")
     return options
 
 
@@ -205,17 +210,22 @@ def _judge(subject: Subject, python: str) -> None:
             check=False,
         )
         if not written.exists():
-            raise SystemExit(f"no report was written of {subject.page}:\n{done.stdout}")
+            raise SystemExit(f"no report was written for {subject.page}:\n{done.stdout}")
         text = written.read_text(encoding="utf-8")
         prefix = Path(python).parents[1]
-        for place in (f"{prefix}/bin/", f"{prefix}/", f"{folder}/", f"{REPOSITORY}/"):  # of this machine
+        for place in (
+            f"{prefix}/bin/",
+            f"{prefix}/",
+            f"{folder}/",
+            f"{REPOSITORY}/",
+        ):  # paths of this machine
             text = text.replace(place, "")
         text = text.replace(str(REPOSITORY), ".")
         page.write_text(text, encoding="utf-8")
 
 
 def _table() -> Iterable[str]:
-    yield f"| executor | {' | '.join(_COLUMNS)} | what was found, among other things |"
+    yield f"| executor | {' | '.join(_COLUMNS)} | main findings |"
     yield "|---|" + "---:|" * len(_COLUMNS) + "---|"
     for subject in SUBJECTS:
         page = PAGES / f"{subject.page}.md"
@@ -225,7 +235,7 @@ def _table() -> Iterable[str]:
 
 
 def _counts(page: str) -> list[int]:
-    """Of each column, summed over the chapters."""
+    """Return the total of each column over all chapters."""
     rows = [
         [int(cell) for cell in row.split("|")[2 : 2 + len(_COLUMNS)]]
         for row in page.splitlines()

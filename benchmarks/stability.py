@@ -1,11 +1,11 @@
-"""Counts false verdicts: the suite on executors that keep every promise, again and again, beside a load.
+"""Counts false verdicts: runs the suite repeatedly on conformant executors, under load.
 
     python benchmarks/stability.py --runs 100
     python benchmarks/stability.py --runs 20 --loads none,busy executor_reference:LocalExecutor -- -n 2
 
-The runs are spread over the executors (by default the reference in its three modes and every executor in
-``fixtures/legal``) and over the loads.  Whatever fails is a false alarm; what stays inconclusive is counted,
-too.  Prints one line a run, and the rates at the end; the exit status is 1 if anything failed.
+The runs are distributed over the executors (by default, the reference with three start methods and every
+executor in ``fixtures/legal``) and over the loads.  Each failure is a false positive.  Inconclusive rules are
+counted too.  It prints one line per run and the rates at the end.  The exit status is 1 if any rule failed.
 """
 
 from __future__ import annotations
@@ -37,22 +37,24 @@ while True:
     for pid in pids:
         os.waitpid(pid, 0)
 """
-#: Name -> what runs beside the suite.
+#: The name of a load -> the scripts that run at the same time as the suite.
 LOADS = {"none": [], "busy": [_SPIN, _SPIN], "forking": [_FORK, _FORK], "both": [_SPIN, _SPIN, _FORK]}
 _WRONG = ("failed", "blocked")
 
 
 def main() -> int:
-    """Run and count; the exit status."""
+    """Run, count, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("executors", nargs="*", metavar="MODULE:CLASS[,KEY=VALUE...]")
-    parser.add_argument("--runs", type=int, default=100, help="in all")
-    parser.add_argument("--loads", default="busy,forking,both", help=f"of {', '.join(LOADS)}")
+    parser.add_argument("--runs", type=int, default=100, help="total number of runs (default: 100)")
+    parser.add_argument(
+        "--loads", default="busy,forking,both", help=f"comma-separated, from: {', '.join(LOADS)}"
+    )
     arguments, rest = _split(sys.argv[1:])
     options = parser.parse_args(arguments)
     unknown = set(options.loads.split(",")) - set(LOADS)
     if unknown:
-        parser.error(f"there is no load {', '.join(sorted(unknown))}; there are {', '.join(LOADS)}")
+        parser.error(f"unknown load {', '.join(sorted(unknown))}; choose from {', '.join(LOADS)}")
     executors = options.executors or [
         *(f"executor_reference:LocalExecutor,start_method={mode}" for mode in ("fork", "spawn", "snapshot")),
         *(specimen.target for specimen in specimens.legal()),
@@ -60,7 +62,7 @@ def main() -> int:
     loads = options.loads.split(",")
     counts: collections.Counter[str] = collections.Counter()
     durations: dict[str, list[float]] = collections.defaultdict(list)
-    # Each executor meets each load in turn, whatever the numbers of both are.
+    # Consecutive runs use different executors; each executor gets every load.
     pairs = itertools.cycle((executor, load) for load in loads for executor in executors)
     for number, (executor, load) in enumerate(itertools.islice(pairs, options.runs), 1):
         verdicts, duration = judge(executor, rest, load)
@@ -75,13 +77,13 @@ def main() -> int:
     rate = counts["inconclusive"] / judged if judged else 0.0
     print(
         f"{options.runs} runs, {sum(counts.values())} verdicts: {wrong} false, "
-        f"{counts['inconclusive']} inconclusive ({rate:.2%} of those that apply)"
+        f"{counts['inconclusive']} inconclusive ({rate:.2%} of the applicable ones)"
     )
     return 1 if wrong else 0
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What is for this script, and what after ``--`` is for pytest."""
+    """Split the arguments: those of this script, and those of pytest, after ``--``."""
     if "--" not in arguments:
         return arguments, []
     at = arguments.index("--")
@@ -90,7 +92,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def load_of(name: str) -> Iterator[None]:
-    """Keep the machine busy."""
+    """Run a load until the context ends."""
     loops = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in LOADS[name]]
     try:
         yield
@@ -101,7 +103,7 @@ def load_of(name: str) -> Iterator[None]:
 
 
 def judge(executor: str, arguments: list[str], load: str) -> tuple[dict[str, str], float]:
-    """One run: verdict by rule, and its seconds."""
+    """Run the suite once; return the verdict of each rule, and the duration in seconds."""
     target, *options = executor.split(",")
     with load_of(load), tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
@@ -132,7 +134,7 @@ def judge(executor: str, arguments: list[str], load: str) -> tuple[dict[str, str
 
 
 def summary(found: dict[str, str]) -> str:
-    """How often each verdict was given."""
+    """Return how many rules got each verdict."""
     counts = collections.Counter(found.values())
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
 

@@ -1,10 +1,10 @@
-"""A task that weighs itself; imports nothing more, since that would be weighed, too."""
+"""A task that measures its own memory.  It imports nothing else, because that would be measured too."""
 
 import gc
 
 
 def weigh(path: str) -> None:
-    """Collect garbage and append to a file how many kB are private to this process."""
+    """Collect garbage, and append the private memory of this process to a file, in kB."""
     gc.collect()
     with open("/proc/self/smaps_rollup") as rollup:
         private = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
@@ -13,4 +13,4 @@ def weigh(path: str) -> None:
 
 
 def nothing() -> None:
-    """Cost nothing."""
+    """Do nothing."""

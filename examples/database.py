@@ -1,10 +1,11 @@
-"""Many tasks through a few connections to a database, each task a transaction.
+"""Runs many transactions over a few database connections, one task per transaction.
 
     python -m examples.database [--tasks 1000] [--connections 4]
 
-A task moves money from one account to another, and fails, with nothing moved, if there is too little.  The
-limit of the queue is the number of connections: a task that waits for one holds no slot, and one that runs
-finds one free.  The exit status is 1 if the books do not agree with the reports.
+A task moves money from one account to another.  If the balance is too low, it fails and is rolled back.  The
+concurrency limit of the queue is the number of connections, so a task that waits for a connection holds no
+slot, and a running task always finds a free one.  The exit status is 1 if the database does not match the
+events.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _TABLES = f"""
 
 
 class Pool:
-    """A fixed number of connections to a file; nobody waits for one, because the executor lets nobody in."""
+    """A fixed number of connections.  No task waits here, because the queue has the same limit."""
 
     def __init__(self, path: Path, connections: int) -> None:
         self._path = path
@@ -60,7 +61,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Committed at the end, unless something is raised, a cancellation too."""
+        """Run a transaction.  It is rolled back after any exception, including a cancellation."""
         connection = self._free.pop()
         try:
             await connection.execute("BEGIN IMMEDIATE")
@@ -74,58 +75,58 @@ class Pool:
 
 
 async def transfer(pool: Pool, task: str, source: int, target: int, amount: int) -> None:
-    """Move money.
+    """Move an amount from one account to another.
 
-    :raises sqlite3.IntegrityError: there is too little.
+    :raises sqlite3.IntegrityError: the balance of the source is too low.
     """
-    async with pool.transaction() as books:
-        await books.execute("INSERT INTO transfers VALUES (?, ?)", (task, amount))
-        await books.execute("UPDATE accounts SET balance = balance + ? WHERE id = ?", (amount, target))
-        await books.execute("UPDATE accounts SET balance = balance - ? WHERE id = ?", (amount, source))
+    async with pool.transaction() as db:
+        await db.execute("INSERT INTO transfers VALUES (?, ?)", (task, amount))
+        await db.execute("UPDATE accounts SET balance = balance + ? WHERE id = ?", (amount, target))
+        await db.execute("UPDATE accounts SET balance = balance - ? WHERE id = ?", (amount, source))
 
 
 async def run(path: Path, tasks: int, connections: int) -> tuple[Counter[str], bool]:
-    """Run them all.
+    """Run all transfers.
 
-    :returns: how many ended how, and whether the books agree with that.
+    :returns: the number of tasks with each outcome, and whether the database matches the events.
     """
-    chance = random.Random(1)
+    rng = random.Random(1)
     limits = {"database": Limit(concurrency=connections)}
     async with Pool(path, connections) as pool, AsyncExecutor(limits=limits) as executor:
         for number in range(tasks):
             key = TaskKey("bank", f"transfer_{number}", "once")
-            source, target = chance.sample(range(_ACCOUNTS), 2)
+            source, target = rng.sample(range(_ACCOUNTS), 2)
             work = functools.partial(
-                transfer, pool, key.task_id, source, target, chance.randint(1, _OPENING // 2)
+                transfer, pool, key.task_id, source, target, rng.randint(1, _OPENING // 2)
             )
             executor.execute_async(key, work, queue="database")
         await executor.aclose()
         events = executor.get_event_buffer()
-        async with pool.transaction() as books:
-            rows = await books.execute_fetchall("SELECT task FROM transfers")
-            ((total,),) = await books.execute_fetchall("SELECT sum(balance) FROM accounts")
+        async with pool.transaction() as db:
+            rows = await db.execute_fetchall("SELECT task FROM transfers")
+            ((total,),) = await db.execute_fetchall("SELECT sum(balance) FROM accounts")
     succeeded = {key.task_id for key, (state, _) in events.items() if state == "success"}
     agree = {task for (task,) in rows} == succeeded and total == _ACCOUNTS * _OPENING
     return Counter(state for state, _ in events.values()), agree and len(events) == tasks
 
 
 def main() -> int:
-    """Run, print, and return the exit status."""
+    """Run, print the result, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.database",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--tasks", type=int, default=1000, help="number of transactions (default: 1000)")
+    parser.add_argument("--connections", type=int, default=4, help="size of the pool (default: 4)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         counts, agree = asyncio.run(run(Path(folder, "bank.db"), options.tasks, options.connections))
         seconds = time.monotonic() - began
     print(f"{counts['success']:,} succeeded, {counts['failed']:,} failed and were rolled back")
-    print(f"{seconds:.2f} s, {options.tasks / seconds:,.0f} transactions a second")
-    print("the books agree" if agree else "BROKEN: the books do not agree with the reports")
+    print(f"{seconds:.2f} s, {options.tasks / seconds:,.0f} transactions per second")
+    print("the database matches the events" if agree else "ERROR: the database does not match the events")
     return 0 if agree else 1
 
 

@@ -1,4 +1,4 @@
-"""The smaller examples, run."""
+"""Tests of the smaller examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from executor_reference import AsyncExecutor, TaskKey
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_every_transaction_is_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_failed_transactions_are_rolled_back(tmp_path: Path) -> None:
     pytest.importorskip("aiosqlite")
     from examples.database import run
 
@@ -25,7 +25,7 @@ def test_every_transaction_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert set(counts) == {"success", "failed"}
 
 
-def test_a_changed_dag_file_is_run_again_and_terminate_stops_the_watch(tmp_path: Path) -> None:
+def test_changed_dag_file_runs_again_and_terminate_stops_the_watch(tmp_path: Path) -> None:
     pytest.importorskip("watchfiles")
     from examples.watch_dags import WATCH, Event, watch
 
@@ -40,7 +40,7 @@ def test_a_changed_dag_file_is_run_again_and_terminate_stops_the_watch(tmp_path:
         elif len(reports) == 2:
             executor.terminate()
 
-    asyncio.run(watch(tmp_path, report, look_ms=200))
+    asyncio.run(watch(tmp_path, report, poll_ms=200))
     assert reports == [
         (TaskKey("dag_files", "a_dag.py", "change", 1), ("success", None)),
         (TaskKey("dag_files", "a_dag.py", "change", 2), ("failed", "exit status 3")),
@@ -48,7 +48,7 @@ def test_a_changed_dag_file_is_run_again_and_terminate_stops_the_watch(tmp_path:
     ]
 
 
-def test_an_interrupt_stops_the_watch_and_what_it_has_started(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_watch_and_its_programs(tmp_path: Path) -> None:
     pytest.importorskip("watchfiles")
     (tmp_path / "a_dag.py").write_text(
         "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)"
@@ -63,9 +63,9 @@ def test_an_interrupt_stops_the_watch_and_what_it_has_started(tmp_path: Path) ->
         word, number = process.stdout.readline().split()
         assert word == "pid"
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate()
+        output, _ = process.communicate()
     assert process.returncode == 0
-    assert set(told.splitlines()) == {
+    assert set(output.splitlines()) == {
         "a_dag.py, change 1: failed terminated",
         "watch, change 1: failed terminated",
     }

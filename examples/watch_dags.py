@@ -1,10 +1,10 @@
-"""A coroutine that never ends, beside programs that do: runs each DAG file of a folder whenever it changes.
+"""Watches a folder and runs each DAG file whenever it changes: one endless coroutine and many programs.
 
     python -m examples.watch_dags FOLDER
 
-The watch is itself a task, and submits to the executor that it runs on.  A DAG file is somebody else's code,
-so it is run as a program: it blocks nobody's loop, and what it leaves behind is its own.  Interrupt it, and
-everything stops.
+The watch is a task itself, and submits tasks to the executor that runs it.  A DAG file is third-party code,
+so it runs as a program: it cannot block the loop, and it leaves nothing in this process.  Ctrl-C stops the
+watch and all programs.
 """
 
 from __future__ import annotations
@@ -30,43 +30,46 @@ Event = tuple[str, "str | None"]
 
 
 class Watch:
-    """Submits a task for each DAG file that has changed, and at first for each that is there.
+    """Submits a task for each DAG file at the start, and again whenever the file changes.
 
-    :param look_ms: it looks so often though it was told of nothing, lest a change be missed that fell between
-        the first look and the watch.
+    :param folder: the folder with the DAG files.
+    :param executor: runs the DAG files.
+    :param poll_ms: the interval at which the folder is also scanned without a notification, in milliseconds.
+        A change between the first scan and the start of the watch causes no notification.
     """
 
-    def __init__(self, folder: Path, executor: AsyncExecutor, look_ms: int = 5000) -> None:
+    def __init__(self, folder: Path, executor: AsyncExecutor, poll_ms: int = 5000) -> None:
         self._folder = folder
         self._executor = executor
-        self._look_ms = look_ms
+        self._poll_ms = poll_ms
         self._seen: dict[Path, int] = {}
         self._changes: dict[Path, int] = {}
 
     async def run(self) -> None:
-        """For ever."""
+        """Watch until cancelled."""
         self._submit_changed()
-        async for _ in awatch(self._folder, rust_timeout=self._look_ms, yield_on_timeout=True):
+        async for _ in awatch(self._folder, rust_timeout=self._poll_ms, yield_on_timeout=True):
             self._submit_changed()
 
     def _submit_changed(self) -> None:
-        there = {path: path.stat().st_mtime_ns for path in sorted(self._folder.glob("*.py"))}
-        for path, changed_at in there.items():
+        found = {path: path.stat().st_mtime_ns for path in sorted(self._folder.glob("*.py"))}
+        for path, changed_at in found.items():
             if self._seen.get(path) != changed_at:
                 self._changes[path] = self._changes.get(path, 0) + 1
                 key = TaskKey("dag_files", path.name, "change", self._changes[path])
                 self._executor.execute_async(key, [sys.executable, str(path)], queue=_QUEUE)
-        self._seen = there
+        self._seen = found
 
 
 async def watch(
     folder: Path,
     report: Callable[[AsyncExecutor, TaskKey, Event], None],
-    look_ms: int = 5000,
+    poll_ms: int = 5000,
 ) -> None:
-    """Watch until the executor is told to terminate, or the process to stop.
+    """Watch until the executor is terminated, or the process gets SIGINT or SIGTERM.
 
-    :param report: is told of each task that has ended.
+    :param report: called for each task that has ended.
+    :param poll_ms: as for :class:`Watch`.
     """
     limits = {_QUEUE: Limit(concurrency=os.cpu_count() or 1)}
 
@@ -78,7 +81,7 @@ async def watch(
     async with AsyncExecutor(limits=limits) as executor:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, executor.terminate)
-        executor.execute_async(WATCH, Watch(folder, executor, look_ms).run)
+        executor.execute_async(WATCH, Watch(folder, executor, poll_ms).run)
         while executor.slots_occupied:
             await asyncio.sleep(_HEARTBEAT_S)
             collect()
@@ -86,7 +89,7 @@ async def watch(
 
 
 def main() -> None:
-    """Print what has ended, until interrupted."""
+    """Print each task that ends, until interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.watch_dags",
         description=__doc__,

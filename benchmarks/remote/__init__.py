@@ -1,1 +1,1 @@
-"""What it costs to launch and to watch remote jobs on one core."""
+"""Measures the cost of launching and watching remote jobs on one core."""

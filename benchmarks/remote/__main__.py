@@ -1,12 +1,12 @@
-"""What it costs to launch and to watch remote jobs on one core, with the reference, its peers and the limit.
+"""Measures the cost of launching and watching remote jobs on one core: the reference and its alternatives.
 
     python -m benchmarks.remote [--jobs 1000] [--rounds 3] [--airflow3 PYTHON] [--only NAME ...]
         [--write docs/remote]
 
-In each round every contender runs once, in a process of its own that stays on one core, against a fresh
-server of the Batch API on another, which lets the same jobs last as long and end as they did for the others.
-Prints medians over the rounds, their spread, and ratios of the same round; ``--write`` leaves ``.md``,
-``.json`` and (with matplotlib) ``.svg``.  The interpreter of ``--airflow3`` has to have aiobotocore, too.
+In each round every contender runs once, in its own process on one core, against a new server of the Batch API
+on another core.  Durations and outcomes of the jobs are the same for all contenders.  It prints medians over
+the rounds, their spread, and ratios within the same round.  With --write it writes .md, .json and (with
+matplotlib) .svg.  The interpreter given by --airflow3 needs aiobotocore too.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from benchmarks.remote import report
 from benchmarks.remote.contenders import CONTENDERS
 from benchmarks.remote.rounds import Cores, hold, launch_and_watch
 from benchmarks.remote.work import Work
-from examples.batch.conduct import Conduct
+from examples.batch.behavior import Behavior
 
-#: Of the jobs, so many fail, and are waited for like the others.
+#: The share of jobs that fail.
 _FAIL = 0.02
-#: Of a line of text, in letters.
+#: The width of the Markdown text, in characters.
 _WIDTH = 118
 
 
 def main() -> None:
-    """Run, print, and write."""
+    """Run, print, and write the results."""
     options = _options()
     contenders = [
         one
@@ -46,10 +46,10 @@ def main() -> None:
         one.name: getattr(options, one.interpreter or "", None) or sys.executable for one in contenders
     }
     cores = Cores.here()
-    conduct = Conduct(seed=options.seed, seconds=options.seconds, fail=_FAIL)
+    behavior = Behavior(seed=options.seed, seconds=options.seconds, fail=_FAIL)
     work = Work("", options.jobs, options.interval, options.threads, cores.measured)
     load = os.getloadavg()[0]
-    costs = launch_and_watch(contenders, pythons, options.rounds, conduct, work, cores)
+    costs = launch_and_watch(contenders, pythons, options.rounds, behavior, work, cores)
     held = hold(options.rounds, options.sleepers, options.look, cores)
     text = "\n".join(
         [
@@ -58,40 +58,41 @@ def main() -> None:
             "<!-- written by `python -m benchmarks.remote --write docs/remote`; do not edit -->",
             "",
             _paragraph(
-                f"{machine()}; load {load:.1f} before and {os.getloadavg()[0]:.1f} after, this benchmark's "
-                f"own included. Medians of {options.rounds} interleaved rounds, with the smallest and the "
-                "largest; ratios are of the same round. Each contender has a process of its own on one "
-                "core, and the service is on another."
+                f"{machine()}. Load average {load:.1f} before and {os.getloadavg()[0]:.1f} after, with this "
+                f"benchmark included. Medians of {options.rounds} interleaved rounds, with minimum and "
+                "maximum; ratios are from the same round. Each client runs in a process of its own on one "
+                "core. The server runs on another core."
             ),
             "",
-            "## Launched and watched",
+            "## Launch and watch jobs",
             "",
             _paragraph(
-                f"{options.jobs:,} jobs that last {options.seconds / 2:g} to {1.5 * options.seconds:g} s, "
-                f"each asked after every {options.interval:g} s. The thread pool has {options.threads} "
-                "threads; everybody else has a task, or a trigger, for each job. CPU is user and system, of "
-                "the client's processes. Memory is the growth from before the first submission to the "
-                "peak, for each of the jobs that were under way at once."
+                f"{options.jobs:,} jobs that take {options.seconds / 2:g} to {1.5 * options.seconds:g} s. "
+                f"Each job is polled every {options.interval:g} s. The thread pool has {options.threads} "
+                "threads; all other clients have one task, or one trigger, per job. CPU is the user and "
+                "system time of the client's processes. Memory is the growth from before the first "
+                "submission to the peak, divided by the number of jobs in flight at that time."
             ),
             "",
             _paragraph(
-                "Whoever asks for many jobs in one call has one watcher for all of them. `a poll each` is "
-                "the reference without it, each task asking for its own job, as each thread does: what "
-                "there is between it and the thread pool is the loop's, and the rest the watcher's."
+                "Clients that poll many jobs in one call have one watcher for all of them. In `reference, "
+                "one poll per job`, there is no watcher: each task polls its own job, as each thread does. "
+                "The difference between it and the thread pool is the gain of the event loop; the rest is "
+                "the gain of the watcher."
             ),
             "",
             *report.costs(contenders, costs, options.jobs),
             "",
-            f"## {options.sleepers:,} that sleep",
+            f"## {options.sleepers:,} sleeping coroutines",
             "",
             _paragraph(
-                "Coroutines that sleep, all at once. Memory and lag are while all of them do; the time to "
-                "submit is from the first submission until the last one sleeps."
+                "Memory and lag are measured while all coroutines sleep. The time to submit runs from the "
+                "first submission until the last coroutine sleeps."
             ),
             "",
             *report.held(held),
             "",
-            "## Aims",
+            "## Goals",
             "",
             *report.aims(costs, options.jobs, options.threads),
             "",
@@ -111,7 +112,7 @@ def _paragraph(text: str) -> str:
 
 
 def machine() -> str:
-    """What it was measured on, and with."""
+    """Describe the machine and the versions of the libraries."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiobotocore", "botocore"))
     loop = "uvloop for loops of the reference's own" if importlib.util.find_spec("uvloop") else "no uvloop"
     return (
@@ -126,18 +127,25 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=1000, help="default: 1000")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0, help="a job lasts, give or take a half")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at a job")
-    parser.add_argument("--threads", type=int, default=1000, help="of the thread pool")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="average duration of a job; the actual one differs by up to 50 %%",
+    )
+    parser.add_argument("--interval", type=float, default=2.0, help="polling interval of a job, in seconds")
+    parser.add_argument("--threads", type=int, default=1000, help="size of the thread pool")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sleepers", type=int, default=100_000)
-    parser.add_argument("--look", type=float, default=5.0, help="seconds for which sleepers are looked at")
+    parser.add_argument("--sleepers", type=int, default=100_000, help="number of sleeping coroutines")
+    parser.add_argument(
+        "--look", type=float, default=5.0, help="how long to measure the lag of sleepers, in seconds"
+    )
     parser.add_argument("--only", nargs="*", default=[], choices=[one.name for one in CONTENDERS])
     for name in sorted({one.interpreter for one in CONTENDERS if one.interpreter}):
-        parser.add_argument(f"--{name}", metavar="PYTHON", help=f"of an environment with {name}")
-    parser.add_argument("--write", type=Path, help="path without suffix")
+        parser.add_argument(f"--{name}", metavar="PYTHON", help=f"interpreter of an environment with {name}")
+    parser.add_argument("--write", type=Path, help="path of the results, without suffix")
     return parser.parse_args()
 
 

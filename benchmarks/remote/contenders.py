@@ -1,4 +1,4 @@
-"""Who is compared."""
+"""The ways to run jobs that are compared."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ THREADS = "thread pool"
 class Contender:
     """One way to launch and to watch jobs.
 
-    :param asks: for how many jobs it asks in one call, at most.
-    :param interpreter: the name of the option that says which Python has it; by default, this one.
+    :param jobs_per_call: the most jobs whose status it asks for in one call.
+    :param interpreter: the option with the interpreter that has it installed; by default, this one.
     """
 
     name: str
-    asks: int
+    jobs_per_call: int
     run: Callable[[Work], Cost]
     interpreter: str = ""
 
@@ -34,7 +34,7 @@ CONTENDERS = [
     Contender(LIMIT, 100, loops.task_group),
     Contender(REFERENCE, 100, loops.reference),
     Contender(OWN_LOOP, 100, loops.reference_own_loop),
-    Contender("reference, a poll each", 1, functools.partial(loops.reference, kind=PollingJobs)),
+    Contender("reference, one poll per job", 1, functools.partial(loops.reference, kind=PollingJobs)),
     Contender(THREADS, 1, threads.thread_pool),
     Contender("Airflow triggerer", 100, triggerer.triggerer, interpreter="airflow3"),
 ]

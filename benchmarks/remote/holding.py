@@ -1,4 +1,4 @@
-"""How much it takes to hold coroutines that sleep, all at once; prints as JSON.
+"""Measures what it costs to hold sleeping coroutines, and prints it as JSON.
 
 python -m benchmarks.remote.holding NAME --tasks 100000 --seconds 5 --core 0
 """
@@ -21,18 +21,19 @@ from benchmarks.remote.contenders import LIMIT, OWN_LOOP, REFERENCE
 from benchmarks.remote.meters import Lags, memory
 from executor_reference import AsyncExecutor, TaskKey
 
-_NIGHT_S = 3600.0
-#: For a hundred thousand tasks to heed their cancellation.
+_SLEEP_S = 3600.0
+#: How long the cancellation of 100,000 tasks may take, in seconds.
 _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Held:
-    """What it took.
+    """The cost.
 
-    :param submit_s: from the first submission until the last one sleeps, in seconds.
-    :param memory: resident, while all sleep, over that before, in bytes for each.
-    :param lag_p50_s: by how much the loop was late while all slept, in seconds; as ``lag_p99_s``.
+    :param submit_s: the time from the first submission until the last task sleeps, in seconds.
+    :param memory: the growth of resident memory until all tasks sleep, in bytes per task.
+    :param lag_p50_s: the median loop lag while all tasks sleep, in seconds.
+    :param lag_p99_s: the 99th percentile of the loop lag while all tasks sleep, in seconds.
     """
 
     submit_s: float
@@ -44,7 +45,8 @@ class Held:
 class Sleepers:
     """Coroutines that sleep.
 
-    :param when_all: is called, on their loop, as soon as so many do.
+    :param tasks: how many.
+    :param when_all: called on their loop as soon as all of them sleep.
     """
 
     def __init__(self, tasks: int, when_all: Callable[[], None]) -> None:
@@ -52,15 +54,15 @@ class Sleepers:
         self._when_all = when_all
 
     async def sleep(self) -> None:
-        """Until cancelled."""
+        """Sleep until cancelled."""
         self._awake -= 1
         if not self._awake:
             self._when_all()
-        await asyncio.sleep(_NIGHT_S)
+        await asyncio.sleep(_SLEEP_S)
 
 
 class _Scale:
-    """Weighs from its making on."""
+    """Measures time and memory from its construction on."""
 
     def __init__(self, tasks: int) -> None:
         self._tasks = tasks
@@ -70,11 +72,11 @@ class _Scale:
 
     def all_sleep(self, lags: Lags) -> None:
         self._submit_s = time.monotonic() - self._began
-        lags.forget()
+        lags.clear()
 
     def held(self, lags: Lags) -> Held:
         grown = (memory("self", "VmRSS") - self._memory) / self._tasks
-        return Held(self._submit_s, grown, lags.part(0.5), lags.part(0.99))
+        return Held(self._submit_s, grown, lags.quantile(0.5), lags.quantile(0.99))
 
 
 async def _by_task_group(tasks: int, seconds: float) -> Held:
@@ -153,13 +155,13 @@ HOLDERS: dict[str, Callable[[int, float], Held]] = {
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=HOLDERS)
     parser.add_argument("--tasks", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True, help="for which they are looked at")
+    parser.add_argument("--seconds", type=float, required=True, help="how long to measure the lag")
     parser.add_argument("--core", type=int, required=True)
     options = parser.parse_args()
     os.sched_setaffinity(0, {options.core})

@@ -1,4 +1,4 @@
-"""Contenders that have an event loop: the limit, and the reference on either kind of loop."""
+"""Contenders with an event loop: the lower bound, and the reference on either kind of loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Coroutine = Callable[[], Coroutine[object, object, None]]
 
 
 def task_group(work: Work) -> Cost:
-    """A task for each job and nobody who looks after them: what no executor on asyncio can beat."""
+    """Run each job as a plain task, without an executor: the lower bound for executors on asyncio."""
     return asyncio.run(_task_group(work))
 
 
@@ -34,9 +34,9 @@ async def _task_group(work: Work) -> Cost:
 
 
 async def _run_all(functions: list[_Coroutine]) -> list[str | None]:
-    """Why each has failed, or ``None``."""
+    """Run all functions; return why each failed, or ``None`` for success."""
 
-    async def end_of(function: _Coroutine) -> str | None:
+    async def run(function: _Coroutine) -> str | None:
         try:
             await function()
         except JobFailed as reason:
@@ -44,14 +44,14 @@ async def _run_all(functions: list[_Coroutine]) -> list[str | None]:
         return None
 
     if sys.version_info < (3, 11):
-        return list(await asyncio.gather(*map(end_of, functions)))
+        return list(await asyncio.gather(*map(run, functions)))
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(end_of(function)) for function in functions]
+        tasks = [group.create_task(run(function)) for function in functions]
     return [task.result() for task in tasks]
 
 
 def reference(work: Work, kind: type[Jobs] = Jobs) -> Cost:
-    """On the loop of its caller."""
+    """Run the jobs on the loop of the caller."""
     return asyncio.run(_reference(work, kind))
 
 
@@ -74,7 +74,7 @@ async def _reference(work: Work, kind: type[Jobs]) -> Cost:
 
 
 def reference_own_loop(work: Work) -> Cost:
-    """On a loop of its own; the scheduler is this thread, which calls ``sync()``."""
+    """Run the jobs on the executor's own loop; this thread is the scheduler, which calls ``sync()``."""
     lags = Lags()
     jobs = Jobs(work.endpoint, work.interval_s)
     executor = AsyncExecutor(work.jobs + 1)

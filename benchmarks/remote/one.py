@@ -1,4 +1,4 @@
-"""One contender, once, in a process of its own: prints its cost as JSON."""
+"""Runs one contender once, in this process, and prints its cost as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.remote.work import Work
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the cost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     for field in dataclasses.fields(Work):
@@ -23,7 +23,7 @@ def main() -> None:
     name = options.pop("name")
     contender = next(one for one in CONTENDERS if one.name == name)
     work = Work(**options)
-    if contender.interpreter:  # this process only drives it, and is not measured
+    if contender.interpreter:  # this process only starts it and is not measured
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {work.core} or {work.core})
     else:
         os.sched_setaffinity(0, {work.core})

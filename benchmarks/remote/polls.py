@@ -1,4 +1,4 @@
-"""The same client, except that nobody asks for others: a call for each look at each job."""
+"""The same client without the shared monitor: each status check of each job is one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from examples.batch.monitor import End, Monitor
 
 
 class _OneByOne(Monitor):
-    async def end_of(self, job_id: str) -> End:
+    async def wait_for(self, job_id: str) -> End:
         while True:
             await asyncio.sleep(self._interval_s)
             answer = await self._calls("describe_jobs", jobs=[job_id])
@@ -19,6 +19,6 @@ class _OneByOne(Monitor):
 
 
 class PollingJobs(Jobs):
-    """What :class:`Jobs` would be without its monitor, as thread pools and most triggers are."""
+    """:class:`Jobs` without its monitor: each task polls its own job, as thread pools and triggers do."""
 
-    watched_by = _OneByOne
+    monitor_class = _OneByOne

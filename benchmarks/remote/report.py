@@ -1,4 +1,4 @@
-"""The tables, the aims and the plot."""
+"""The tables, the goals and the plot."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _KB = 1024
 
 
 def costs(contenders: Sequence[Contender], rounds: Rounds, jobs: int) -> list[str]:
-    """A row for each contender."""
+    """Return a table with a row for each contender."""
     return [
-        "| | jobs asked for in a call | jobs a second | CPU, us a job | jobs a core-second | of TaskGroup "
-        "| of threads | memory, bytes a waiting job | waiting at once | loop lag p99, ms |",
+        "| client | jobs per poll | jobs/s | CPU per job, µs | jobs per CPU second | relative to TaskGroup "
+        "| relative to threads | bytes per waiting job | jobs waiting at once | loop lag p99, ms |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         *(
             _row(
                 one.name,
-                str(one.asks),
+                str(one.jobs_per_call),
                 _spread(rounds[one.name], lambda found: jobs / found["seconds"]),
                 _spread(rounds[one.name], lambda found: 1e6 * found["cpu_s"] / jobs),
-                _spread(rounds[one.name], _jobs_a_core_second(jobs)),
-                _shown(_ratio(rounds, one.name, LIMIT, _jobs_a_core_second(jobs))),
-                _shown(_ratio(rounds, one.name, THREADS, _jobs_a_core_second(jobs))),
+                _spread(rounds[one.name], _jobs_per_core_second(jobs)),
+                _shown(_ratio(rounds, one.name, LIMIT, _jobs_per_core_second(jobs))),
+                _shown(_ratio(rounds, one.name, THREADS, _jobs_per_core_second(jobs))),
                 _spread(rounds[one.name], _memory),
                 _spread(rounds[one.name], lambda found: found["peak"]),
                 _lag(rounds[one.name], "lag_p99_s"),
@@ -43,9 +43,10 @@ def costs(contenders: Sequence[Contender], rounds: Rounds, jobs: int) -> list[st
 
 
 def held(rounds: Rounds) -> list[str]:
-    """A row for each who held tasks that sleep."""
+    """Return a table with a row for each way to hold sleeping tasks."""
     return [
-        "| | memory, bytes a task | loop lag p50, ms | loop lag p99, ms | time to submit, s | of TaskGroup |",
+        "| client | bytes per task | loop lag p50, ms | loop lag p99, ms | time to submit, s "
+        "| relative to TaskGroup |",
         "|---|---:|---:|---:|---:|---:|",
         *(
             _row(
@@ -63,50 +64,51 @@ def held(rounds: Rounds) -> list[str]:
 
 
 def aims(rounds: Rounds, jobs: int, threads: int) -> list[str]:
-    """What was aimed at, and what came of it: a list, an item for each aim and kind of loop.
+    """Return a list with the result for each goal and kind of loop.
 
-    :param threads: of the thread pool; with one for each job it is as fast as anybody, and only costs more.
+    :param threads: the size of the thread pool.  With one thread per job it is as fast as the others, and
+        only costs more.
     """
     lines = []
     for name in (REFERENCE, OWN_LOOP):
-        core_seconds = _jobs_a_core_second(jobs)
+        core_seconds = _jobs_per_core_second(jobs)
         more = _median_of_rounds(rounds, name, LIMIT, lambda one, base: (_memory(one) - _memory(base)) / _KB)
         results = [
             (
                 _ratio(rounds, name, LIMIT, core_seconds),
-                "of TaskGroup's jobs a core-second",
+                "of TaskGroup's jobs per CPU second",
                 0.9,
                 operator.ge,
             ),
-            (more, "KB a waiting job more than TaskGroup", 12, operator.lt),
+            (more, "KB per waiting job more than TaskGroup", 12, operator.lt),
             (
                 _ratio(rounds, name, THREADS, core_seconds),
-                "times the threads' jobs a core-second",
+                "times the threads' jobs per CPU second",
                 10,
                 operator.ge,
             ),
         ]
         if threads < jobs:
             at_once = _ratio(rounds, name, THREADS, lambda found: jobs / found["seconds"])
-            results.append((at_once, "times the threads' jobs a second, each on one core", 10, operator.ge))
+            results.append((at_once, "times the threads' jobs/s, each on one core", 10, operator.ge))
         for value, text, aim, is_met in results:
             if value is None:
                 lines.append(f"- {name}: {text}: not measured")
                 continue
             sign = "less than" if is_met is operator.lt else "at least"
             outcome = "met" if is_met(value, aim) else "missed"
-            lines.append(f"- {name}: {value:.2f} {text}; the aim was {sign} {aim:g}: **{outcome}**")
+            lines.append(f"- {name}: {value:.2f} {text}; the goal was {sign} {aim:g}: **{outcome}**")
     return lines
 
 
 def plot(rounds: Rounds, jobs: int, path: Path) -> None:
-    """Bars of the jobs a core-second, on a logarithmic scale."""
+    """Plot the jobs per core-second as bars, on a logarithmic scale."""
     try:
         from matplotlib import pyplot
     except ImportError:
         print("no plot: matplotlib is not installed (pip install '.[bench]')", file=sys.stderr)
         return
-    rate = _jobs_a_core_second(jobs)
+    rate = _jobs_per_core_second(jobs)
     bars = sorted(
         (statistics.median(map(rate, filter(None, found))), name)
         for name, found in rounds.items()
@@ -115,11 +117,11 @@ def plot(rounds: Rounds, jobs: int, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(bars) + 1), layout="constrained")
     axes.barh([name for _, name in bars], [value for value, _ in bars])
     axes.set_xscale("log")
-    axes.set_xlabel("jobs launched and watched, for each second of one core")
+    axes.set_xlabel("jobs launched and watched per CPU second")
     figure.savefig(path)
 
 
-def _jobs_a_core_second(jobs: int) -> Figure:
+def _jobs_per_core_second(jobs: int) -> Figure:
     return lambda found: jobs / found["cpu_s"]
 
 
@@ -146,7 +148,7 @@ def _lag(rounds: Sequence[Figures | None], field: str) -> str:
 def _median_of_rounds(
     rounds: Rounds, name: str, base: str, compare: Callable[[Figures, Figures], float]
 ) -> float | None:
-    """The median of a comparison within each round."""
+    """Return the median over the rounds of a comparison within each round."""
     pairs = zip(rounds.get(name, []), rounds.get(base, []), strict=False)
     values = [compare(one, other) for one, other in pairs if one and other]
     return statistics.median(values) if values else None

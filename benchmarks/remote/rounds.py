@@ -1,4 +1,4 @@
-"""Runs every contender once a round, each in a process of its own, in an order that changes."""
+"""Runs every contender once per round, each in its own process, in random order."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from typing import Any
 from benchmarks.remote.contenders import Contender
 from benchmarks.remote.holding import HOLDERS
 from benchmarks.remote.work import Work
-from examples.batch.conduct import Conduct
+from examples.batch.behavior import Behavior
 from examples.batch.jobs import job_name
-from examples.batch.process import served, truth_of
+from examples.batch.process import fetch_truth, run_server
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PATIENCE_S = 1800.0
+_TIMEOUT_S = 1800.0
 
-#: By name, the figures of each round; ``None`` for one that went wrong.
+#: The name of a contender -> its figures in each round, or ``None`` if it failed.
 Rounds = dict[str, list[dict[str, float] | None]]
 
 
 @dataclass(frozen=True)
 class Cores:
-    """Processors: one for whoever is measured, and another for the service, if there is one."""
+    """The processors: one for the contender, and another for the service if there is more than one."""
 
     measured: int
     service: int
 
     @staticmethod
     def here() -> Cores:
-        """Of those that this process may use."""
+        """Choose from the processors that this process may use."""
         first, *others = sorted(os.sched_getaffinity(0))
         return Cores(first, others[0] if others else first)
 
@@ -46,29 +46,29 @@ def launch_and_watch(
     contenders: Sequence[Contender],
     pythons: Mapping[str, str],
     rounds: int,
-    conduct: Conduct,
+    behavior: Behavior,
     work: Work,
     cores: Cores,
 ) -> Rounds:
-    """What each costs.
+    """Measure the cost of each contender.
 
     :param pythons: the interpreter of each contender.
-    :param work: its endpoint is not used, for each has a service of its own.
+    :param work: its endpoint is ignored, because each run has its own service.
     """
     found: Rounds = defaultdict(list)
     for number in range(rounds):
         for one in random.sample(contenders, len(contenders)):
             print(f"round {number + 1}: {one.name}", file=sys.stderr, flush=True)
-            with served(conduct, cores.service) as endpoint:
+            with run_server(behavior, cores.service) as endpoint:
                 here = dataclasses.asdict(dataclasses.replace(work, endpoint=endpoint))
                 options = [f"--{field.replace('_', '-')}={value}" for field, value in here.items()]
                 cost = _json_of([pythons[one.name], "-m", "benchmarks.remote.one", one.name, *options])
-                found[one.name].append(cost and _with_peak(cost, work, truth_of(endpoint)))
+                found[one.name].append(cost and _with_peak(cost, work, fetch_truth(endpoint)))
     return found
 
 
 def hold(rounds: int, tasks: int, seconds: float, cores: Cores) -> Rounds:
-    """What it takes to hold tasks that sleep."""
+    """Measure what it costs to hold sleeping tasks."""
     found: Rounds = defaultdict(list)
     for number in range(rounds):
         for name in random.sample(list(HOLDERS), len(HOLDERS)):
@@ -79,19 +79,22 @@ def hold(rounds: int, tasks: int, seconds: float, cores: Cores) -> Rounds:
 
 
 def _with_peak(cost: dict[str, Any], work: Work, truth: dict[str, Any]) -> dict[str, Any] | None:
-    """With the most jobs that were under way at once; ``None`` if it did not do what it was to do."""
+    """Add the peak number of running jobs; return ``None`` if a job was lost or submitted twice."""
     jobs = truth["jobs"]
     once = {job_name(key) for key in work.keys if len(jobs.get(job_name(key), [])) == 1}
     over = {name for name in once if jobs[name][0][0] in ("SUCCEEDED", "FAILED")}
     if len(jobs) != len(over) or len(over) != work.jobs:
-        print(f"of {work.jobs} jobs {len(once)} were submitted once; {len(over)} ended", file=sys.stderr)
+        print(
+            f"of {work.jobs} jobs, {len(once)} were submitted exactly once, and {len(over)} of these ended",
+            file=sys.stderr,
+        )
         return None
     return {**cost, "peak": truth["peak"], "described": truth["calls"]["describejobs"]}
 
 
 def _json_of(command: list[str]) -> dict[str, Any] | None:
-    """What it prints in its last line."""
-    # An interpreter of Airflow's need not have the reference installed.
+    """Run a command and return the last line that it prints, parsed as JSON."""
+    # The interpreter with Airflow need not have the reference installed.
     paths = os.pathsep.join([str(_ROOT / "reference"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     try:
         done = subprocess.run(
@@ -101,7 +104,7 @@ def _json_of(command: list[str]) -> dict[str, Any] | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired as late:

@@ -1,6 +1,6 @@
-"""Rows of Airflow's metadata database: tasks that have deferred, each in its own run, and their triggers.
+"""Rows of Airflow's metadata database: deferred tasks, each in its own run, and their triggers.
 
-To be imported when ``AIRFLOW_HOME`` is set.
+Set ``AIRFLOW_HOME`` before the import of this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DAG, _BUNDLE = "remote", "remote"
 
 
 def make_runs(count: int) -> list[str]:
-    """Of a DAG with one task; returns the ids of the runs."""
+    """Create runs of a DAG with one task; return their ids."""
     with DAG(_DAG, schedule=None) as dag:
         EmptyOperator(task_id="job")
     data = DagSerialization.to_dict(dag)
@@ -50,14 +50,14 @@ def make_runs(count: int) -> list[str]:
 
 
 class Deferral:
-    """What a worker writes when a task defers, for many tasks in one transaction."""
+    """Writes what a worker writes when a task defers, for many tasks in one transaction."""
 
     def __init__(self, runs: Sequence[str], triggers: Sequence[object]) -> None:
         self._runs = runs
         self._triggers = [Trigger.from_object(trigger) for trigger in triggers]
 
     def write(self) -> None:
-        """From now on the triggerer may take them."""
+        """Write the rows, so that the triggerer can take them."""
         with create_session() as session:
             session.add_all(self._triggers)
             session.flush()
@@ -75,7 +75,7 @@ class Deferral:
 
 
 def deferred() -> int:
-    """How many tasks wait for their trigger."""
+    """Return how many tasks wait for their trigger."""
     with create_session() as session:
         states = select(func.count()).where(TaskInstance.state == TaskInstanceState.DEFERRED)
         return session.scalar(states) or 0

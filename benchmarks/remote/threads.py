@@ -1,4 +1,4 @@
-"""The contender without a loop: a thread for each job that is under way, and botocore's own client."""
+"""The contender without a loop: a thread for each running job, with botocore's synchronous client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.remote.meters import Meter
 from benchmarks.remote.work import Cost, Work
 from examples.batch.jobs import Jobs, job_name
 
-#: Of the queue and of the definition that the other contenders use.
+#: The name of the queue and the job definition, which the other contenders use too.
 _NAME = "example"
 
 
 def thread_pool(work: Work) -> Cost:
-    """Each thread submits a job, and asks after it until it has ended.
+    """Run the jobs in a thread pool: each thread submits a job and polls it until it ends.
 
-    The client is shared, as botocore allows, and has a connection for each thread.
+    The threads share a client, which botocore allows.  It has a connection for each thread.
     """
     client = botocore.session.get_session().create_client(
         "batch",
@@ -35,11 +35,11 @@ def thread_pool(work: Work) -> Cost:
         ),
     )
     asyncio.run(_make_queue(work.endpoint))
-    client.describe_jobs(jobs=[])  # the others have made calls before they are measured, too
+    client.describe_jobs(jobs=[])  # the other contenders also make calls before the measurement
     with ThreadPoolExecutor(work.threads) as pool:
         meter = Meter()
         names = [job_name(key) for key in work.keys]
-        ends = list(pool.map(functools.partial(_end_of, client, work.interval_s), names))
+        ends = list(pool.map(functools.partial(_run_job, client, work.interval_s), names))
         cost = meter.cost()
     assert len(ends) == work.jobs
     return cost
@@ -50,7 +50,7 @@ async def _make_queue(endpoint: str) -> None:
         pass
 
 
-def _end_of(client: Any, interval_s: float, name: str) -> str:
+def _run_job(client: Any, interval_s: float, name: str) -> str:
     answer = client.submit_job(jobName=name, jobQueue=_NAME, jobDefinition=_NAME)
     while True:
         time.sleep(interval_s)

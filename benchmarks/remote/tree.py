@@ -1,4 +1,4 @@
-"""Measures a process and its descendants from outside."""
+"""Measures another process and its descendants."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from benchmarks.remote.meters import memory, reset_peak
 
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Tree:
-    """Of processes that all live from here on to the end of the measurement."""
+    """The cost of a process tree.  All its processes must live until the end of the measurement."""
 
     def __init__(self, root: int) -> None:
         self.pids = _descendants(root)
@@ -21,20 +21,20 @@ class Tree:
         self._cpu = self._cpu_s()
 
     def cpu_s(self) -> float:
-        """User and system time since then, in seconds."""
+        """Return the user and system time since the construction, in seconds."""
         return self._cpu_s() - self._cpu
 
     def growth(self) -> int:
-        """From then to the peak of each, in bytes."""
+        """Return the growth from the construction to the peak of each process, in bytes."""
         return sum(memory(pid, "VmHWM") - self._memory[pid] for pid in self.pids)
 
     def _cpu_s(self) -> float:
-        # utime, stime, and both of children that have been waited for
-        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.pids) / _TICKS_A_SECOND
+        # utime and stime, of the process and of its reaped children
+        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.pids) / _TICKS_PER_SECOND
 
 
 def _stat(pid: int) -> list[str]:
-    """What follows the name, which may have blanks in it: state, parent and so on."""
+    """Return the fields after the name, which may contain blanks: state, parent and so on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -44,7 +44,7 @@ def _descendants(root: int) -> list[int]:
         try:
             parents[int(folder.name)] = int(_stat(int(folder.name))[1])
         except OSError:
-            pass  # it has ended meanwhile
+            pass  # the process has just ended
     found = [root]
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]

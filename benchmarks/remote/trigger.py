@@ -1,7 +1,7 @@
-"""The trigger that Airflow's triggerer runs: the same client and the same watcher as the other contenders'.
+"""The trigger that Airflow's triggerer runs, with the same client and monitor as the other contenders.
 
-Amazon's own triggers make a client each, and each asks for its own job; this one spares the triggerer that,
-so that what is measured is the triggerer.
+Each of Amazon's own triggers creates a client and polls its own job.  This one avoids that cost, so that the
+benchmark measures the triggerer.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from benchmarks.remote.meters import Lags
 from examples.batch.jobs import JobFailed, Jobs
 
-#: The name of a job that is not submitted: its trigger has the rest made ready, and fires.
+#: The name of a job that is not submitted.  Its trigger only prepares what all triggers share, and fires.
 WARM_UP = ""
-#: Environment variables: the service, seconds between two looks at a job, and a file of lags (doubles, in
-#: seconds).
+#: Environment variables: the address of the service, the polling interval in seconds, and the path of a file
+#: for the lags (doubles, in seconds).
 ENDPOINT, INTERVAL_S, LAGS = "REMOTE_ENDPOINT", "REMOTE_INTERVAL_S", "REMOTE_LAGS"
 
 
 class _Shared:
-    """What the triggers of this process have in common."""
+    """What the triggers of this process share."""
 
     jobs: Jobs | None = None
     watch: asyncio.Task[None] | None = None
@@ -42,14 +42,14 @@ _shared = _Shared()
 
 
 class _FileOfLags(Lags):
-    """What was seen is in a file, for whoever cannot ask."""
+    """Writes the lags to a file, for another process."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
 
-    def see(self, lag_s: float) -> None:
-        super().see(lag_s)
+    def record(self, lag_s: float) -> None:
+        super().record(lag_s)
         if len(self._lags) == 50:
             with self._path.open("ab") as file:
                 array.array("d", self._lags).tofile(file)
@@ -64,12 +64,12 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         self._name = name
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """For the row."""
+        """Return what Airflow stores in the database row."""
         return f"{__name__}.{type(self).__name__}", {"name": self._name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, whatever the end."""
-        if _shared.jobs is None:  # the warm-up comes alone
+        """Yield one event, whether the job succeeds or fails."""
+        if _shared.jobs is None:  # the warm-up runs alone, so there is no race
             _shared.jobs = await _shared.open()
         reason = None
         if self._name != WARM_UP:

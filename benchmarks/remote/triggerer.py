@@ -1,10 +1,11 @@
-"""Airflow's own triggerer, as ``airflow triggerer`` starts it, with its default capacity and settings.
+"""The contender Airflow: its triggerer, as ``airflow triggerer`` starts it, with default settings.
 
-Nothing of the triggerer is replaced: its supervisor reads the rows and writes the events, its runner has the
-loop.  Two things around it are.  The rows of the tasks that have deferred are written here, in one
-transaction, and not by as many workers; and the event of a trigger is its end, for no scheduler takes the
-task up again.  So what a worker and a scheduler cost, before and after, is not measured.  The database is
-SQLite: what it costs is the triggerer's, where a server's would be its own.  Logs are written, not served.
+No part of the triggerer is stubbed: its supervisor reads the rows and writes the events, and its runner has
+the loop.  Two things around it are stubbed.  The rows of the deferred tasks are written here, in one
+transaction, and not by one worker each.  And a job counts as ended with the event of its trigger, because no
+scheduler resumes the task.  So the cost of workers before, and of a scheduler after, is not measured.  The
+database is SQLite, whose cost counts as the triggerer's; a database server would have its own.  Logs are
+written, but not served.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from benchmarks.remote.work import HEARTBEAT_S, Cost, Work
 from examples.batch.jobs import job_name
 from executor_reference.linux import die_with_parent
 
-_STARTS_WITHIN_S = 120.0
+_START_TIMEOUT_S = 120.0
 
 
 def triggerer(work: Work) -> Cost:
-    """All tasks have deferred by the start; the last has its event in the database in the end."""
+    """Measure from the moment when all tasks have deferred until the last event is in the database."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(
             AIRFLOW_HOME=folder,
@@ -38,7 +39,7 @@ def triggerer(work: Work) -> Cost:
         lags = Path(folder, "lags")
         airflow = [sys.executable, "-m", "airflow"]
         subprocess.run([*airflow, "db", "migrate"], stdout=subprocess.DEVNULL, check=True)
-        # Of this process; the triggerer has the default.
+        # For this process only; the triggerer keeps the default.
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
 
         from benchmarks.remote import rows
@@ -52,13 +53,13 @@ def triggerer(work: Work) -> Cost:
         os.environ.update({ENDPOINT: work.endpoint, INTERVAL_S: str(work.interval_s), LAGS: str(lags)})
         with _running([*airflow, "triggerer", "--skip-serve-logs"], work.core, folder) as process:
             warm_up.write()
-            _until(lambda: rows.deferred() == 0, process, _STARTS_WITHIN_S)
+            _wait_until(lambda: rows.deferred() == 0, process, _START_TIMEOUT_S)
             tree = Tree(process.pid)
             lags.write_bytes(b"")
             began = time.monotonic()
             jobs.write()
-            _until(lambda: rows.deferred() == 0, process)
-            return Cost(time.monotonic() - began, tree.cpu_s(), tree.growth(), _part(lags, 0.99))
+            _wait_until(lambda: rows.deferred() == 0, process)
+            return Cost(time.monotonic() - began, tree.cpu_s(), tree.growth(), _quantile(lags, 0.99))
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def _running(command: list[str], core: int, folder: str) -> Iterator[subprocess.
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=functools.partial(_settle, os.getpid(), core),
+            preexec_fn=functools.partial(_prepare_child, os.getpid(), core),
         ) as process,
     ):
         try:
@@ -79,25 +80,25 @@ def _running(command: list[str], core: int, folder: str) -> Iterator[subprocess.
             process.terminate()
 
 
-def _settle(parent: int, core: int) -> None:
+def _prepare_child(parent: int, core: int) -> None:
     die_with_parent(parent)
     os.sched_setaffinity(0, {core})
 
 
-def _until(
-    is_so: Callable[[], bool], process: subprocess.Popen[bytes], patience_s: float = float("inf")
+def _wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = float("inf")
 ) -> None:
-    """Look as often as a scheduler would.
+    """Wait until the condition holds, checking it as often as a scheduler would.
 
-    :raises RuntimeError: the process has ended, or it is not so in time.
+    :raises RuntimeError: the process has ended, or the condition did not hold in time.
     """
-    until = time.monotonic() + patience_s
-    while not is_so():
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"the triggerer is of no use; its status is {process.returncode}")
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the triggerer did not do its work; its exit status is {process.returncode}")
         time.sleep(HEARTBEAT_S)
 
 
-def _part(path: Path, part: float) -> float:
+def _quantile(path: Path, part: float) -> float:
     lags = array.array("d", path.read_bytes())
     return sorted(lags)[int(part * len(lags))] if lags else 0.0

@@ -1,25 +1,25 @@
-"""What is to be done, and what doing it has cost: the same for every contender."""
+"""The work, which is the same for every contender, and its cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from examples.batch.run import keys_of
+from examples.batch.run import make_keys
 from executor_reference import TaskKey
 
-#: How often a scheduler looks for what has ended, in seconds.
+#: The interval at which a scheduler collects ended tasks, in seconds.
 HEARTBEAT_S = 0.1
 
 
 @dataclass(frozen=True)
 class Work:
-    """Jobs to be launched, each asked after until it has ended.
+    """The jobs to launch and to poll until each has ended.
 
     :param endpoint: the address of the service.
-    :param jobs: how many.
-    :param interval_s: the time from one look at a job to the next, in seconds.
-    :param threads: of contenders that have some.
-    :param core: the processor of whoever is measured.
+    :param jobs: how many jobs.
+    :param interval_s: the polling interval of a job, in seconds.
+    :param threads: the size of a thread pool.
+    :param core: the processor on which the contender runs.
     """
 
     endpoint: str
@@ -30,18 +30,18 @@ class Work:
 
     @property
     def keys(self) -> list[TaskKey]:
-        """Of the jobs; always the same, as is what becomes of them."""
-        return keys_of("remote", self.jobs)
+        """The keys of the jobs.  They are always the same, and so are the outcomes."""
+        return make_keys("remote", self.jobs)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of all jobs together.
+    """The cost of all jobs together.
 
-    :param seconds: from the first submission to the report of the last end.
-    :param cpu_s: user and system, of the whole process tree, in seconds; the service is not in it.
-    :param growth: of resident memory, from before the first submission to the peak, in bytes.
-    :param lag_p99_s: by how much the event loop was late, in seconds; ``None``: it has none.
+    :param seconds: the time from the first submission to the report of the last end.
+    :param cpu_s: user and system time of the process tree, without the service, in seconds.
+    :param growth: the growth of resident memory, from before the first submission to the peak, in bytes.
+    :param lag_p99_s: the 99th percentile of the loop lag, in seconds; ``None``: there is no loop.
     """
 
     seconds: float

@@ -1,1 +1,1 @@
-"""How fast executors start tasks: the reference and its peers, interleaved in one run."""
+"""Measures how fast executors start tasks: the reference and other executors, interleaved in one run."""

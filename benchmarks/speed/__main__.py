@@ -1,11 +1,11 @@
-"""Compare the reference with its peers and with the limits of the machine.
+"""Compares the reference with other executors and with the limits of the machine.
 
     python -m benchmarks.speed [--rounds 7] [--heaps 0,150,500] [--only NAME ...] [--write docs/speed]
         [--airflow3 PYTHON]
 
-In each round every contender runs once, in a process of its own, in an order that changes; so whatever the
-machine does meanwhile happens to all of them.  Prints medians over the rounds, their spread, and ratios to
-the reference of the same round; ``--write`` leaves ``.md``, ``.json`` and (with matplotlib) ``.svg``.
+In each round every contender runs once, in its own process and in random order, so other load on the machine
+affects all of them.  It prints medians over the rounds, their spread, and ratios to the reference in the same
+round.  With --write it writes .md, .json and (with matplotlib) .svg.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ _BASE = "reference, snapshot"
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one contender with one heap; a number a round.
+    """The results of one contender with one heap size.  Each list has one value per round.
 
-    :param p50: queued time, in microseconds; as ``p95``.
-    :param nothing: no-op tasks a second; ``ten`` is of tasks that compute for 10 ms.
+    :param p50: the median queued time, in microseconds.
+    :param p95: the 95th percentile of the queued time, in microseconds.
+    :param nothing: no-op tasks per second.
+    :param ten: tasks per second that compute for 10 ms each.
     """
 
     p50: list[float]
@@ -45,23 +47,27 @@ class Figures:
 
 
 def main() -> None:
-    """Run, print, and write."""
+    """Run, print, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--heaps", default="0,150,500", help="MB of objects in the host before the start")
-    parser.add_argument("--only", nargs="*", default=[], help="contenders whose name has this in it")
+    parser.add_argument(
+        "--heaps", default="0,150,500", help="comma-separated sizes of the heap of the host, in MB"
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="only contenders whose name contains one of these"
+    )
     for name in sorted({one.interpreter for one in CONTENDERS if one.interpreter}):
         parser.add_argument(
-            f"--{name}", metavar="PYTHON", help=f"of an environment with {name} and the suite"
+            f"--{name}", metavar="PYTHON", help=f"interpreter of an environment with {name} and the suite"
         )
-    parser.add_argument("--write", type=Path, help="path without suffix")
+    parser.add_argument("--write", type=Path, help="path of the results, without suffix")
     options = parser.parse_args()
     contenders = [
         one
         for one in CONTENDERS
-        if (getattr(options, one.interpreter) if one.interpreter else one.is_here)
+        if (getattr(options, one.interpreter) if one.interpreter else one.is_installed)
         and (not options.only or any(part in one.name for part in options.only))
     ]
     heaps = [int(heap) for heap in options.heaps.split(",")]
@@ -83,7 +89,7 @@ def main() -> None:
 def measure(
     contenders: list[Contender], heaps: list[int], rounds: int, pythons: Mapping[str, str]
 ) -> dict[tuple[str, int], Figures]:
-    """All rounds."""
+    """Run all rounds."""
     found: dict[tuple[str, int], Figures] = defaultdict(lambda: Figures([], [], [], []))
     for number in range(rounds):
         jobs = [(one, heap) for one in contenders for heap in heaps]
@@ -125,7 +131,7 @@ def _run(contender: Contender, heap: int, python: str) -> dict[str, Any] | None:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Describe the machine."""
     return f"{os.cpu_count()} processors, Python {platform.python_version()}, {platform.platform()}"
 
 
@@ -135,22 +141,25 @@ def document(
     figures: dict[tuple[str, int], Figures],
     rounds: int,
 ) -> str:
-    """The tables, as Markdown."""
+    """Return the tables, as Markdown."""
     lines = [
         "# Speed",
         "",
         "<!-- written by `python -m benchmarks.speed --write docs/speed`; do not edit -->",
         "",
-        f"{machine()}. Medians of {rounds} interleaved rounds, with the smallest and the largest; two",
-        "slots. Queued time is from the submission to the first instruction of the task, in microseconds;",
-        f"ratios are to `{_BASE}` in the same round.",
+        f"{machine()}.",
+        "",
+        f"Every executor has two slots. Medians of {rounds} interleaved rounds, with minimum and maximum.",
+        f"Ratios are relative to `{_BASE}` in the same round. Queued time runs from the",
+        "submission of a task to its first instruction. A 10 ms task computes for 10 ms.",
     ]
     for heap in heaps:
         lines += [
             "",
-            f"## {heap} MB of objects in the host",
+            f"## {heap} MB of objects in the host process",
             "",
-            "| | own process | queued time p50 | ratio | p95 | no-ops a second | ratio | tasks of 10 ms |",
+            "| executor | process per task | queued time p50, µs | ratio | p95, µs "
+            "| no-op tasks/s | ratio | 10 ms tasks/s |",
             "|---|---|---:|---:|---:|---:|---:|---:|",
         ]
         base = figures.get((_BASE, heap))
@@ -186,7 +195,7 @@ def _ratio(values: list[float], base: list[float]) -> str:
 
 
 def plot(figures: dict[tuple[str, int], Figures], heap: int, path: Path) -> None:
-    """Bars of the queued times, on a logarithmic scale."""
+    """Plot the queued times as bars, on a logarithmic scale."""
     try:
         from matplotlib import pyplot
     except ImportError:
@@ -196,7 +205,7 @@ def plot(figures: dict[tuple[str, int], Figures], heap: int, path: Path) -> None
     figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(bars) + 1), layout="constrained")
     axes.barh([name for _, name in bars], [value for value, _ in bars])
     axes.set_xscale("log")
-    axes.set_xlabel(f"queued time p50, microseconds ({heap} MB in the host)")
+    axes.set_xlabel(f"queued time p50, µs ({heap} MB in the host process)")
     figure.savefig(path)
 
 

@@ -1,8 +1,9 @@
-"""The limit of the machine: processes that do nothing, made and reaped by one that is as small as it can be.
+"""The limit of the machine: a minimal process forks and reaps children that do nothing.
 
     python -I -S bare.py (fork|ten_milliseconds|interpreter) SECONDS PARALLELISM [PYTHON]
 
-Prints how many a second.  Imports nothing, since each page of its own would be copied for each child.
+Prints the number of children per second.  It imports as little as possible, because each fork copies the
+pages of this process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The executors that are compared, each behind the same four calls."""
+"""The executors that are compared, behind one interface."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from typing import Any, ClassVar
 
 from benchmarks.speed import payload
 
-#: The payload, as ``python -m`` finds it.
+#: The name of the payload module, for ``python -m``.
 _MODULE = payload.__name__
 
 
 class Session(abc.ABC):
-    """An executor that runs."""
+    """A started executor."""
 
     @abc.abstractmethod
     def submit(self, name: str, *arguments: str) -> None:
-        """Have a function of the payload run."""
+        """Submit a function of the payload."""
 
     @abc.abstractmethod
     def finished(self) -> int:
-        """How many tasks have ended so far; collects what there is to collect, and does not wait."""
+        """Collect ended tasks; return how many have ended so far.  Never blocks."""
 
     def wait(self, seconds: float) -> None:
-        """Until some task may have ended, and not longer than this."""
+        """Wait until a task may have ended, but at most ``seconds``."""
         time.sleep(seconds)
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stop it."""
+        """Stop the executor."""
 
     def rate(self, name: str, seconds: float) -> float | None:
-        """How many of these it runs a second, if it is not to be driven in order to find out."""
+        """Return the tasks per second if the session measures that itself, else ``None``."""
         return None
 
 
@@ -55,12 +55,13 @@ class Session(abc.ABC):
 class Contender:
     """One way to run tasks.
 
-    :param isolates: each task has a process of its own.
-    :param interprets: each task has an interpreter of its own.
-    :param needs: a distribution's import name, without which it is left out.
-    :param interpreter: the name of the option that says which Python has it; by default, this one.
-    :param environment: what that one is started with.
-    :param tasks: of which the queued time is measured.
+    :param isolates: each task has its own process.
+    :param interprets: each task has its own new interpreter.
+    :param open: starts the executor with the given parallelism.
+    :param needs: a module; if it is not installed, the contender is skipped.
+    :param interpreter: the option with the interpreter that has it installed; by default, this one.
+    :param environment: environment variables of that interpreter.
+    :param tasks: how many tasks to measure the queued time of.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Contender:
     tasks: int = 200
 
     @property
-    def is_here(self) -> bool:
+    def is_installed(self) -> bool:
         return bool(self.interpreter) or not self.needs or importlib.util.find_spec(self.needs) is not None
 
 
@@ -154,10 +155,10 @@ class _Pebble(_Futures):
 
 
 class _Driven(Session):
-    """An executor of Airflow, as the suite drives it."""
+    """An Airflow executor, driven by the suite's adapter."""
 
     def __init__(self, family: str, parallelism: int) -> None:
-        from executor_conformance.acquaintance import import_target
+        from executor_conformance.harness.target import import_target
 
         self._scratch = tempfile.mkdtemp(prefix="speed-")
         target = import_target("airflow.executors.local_executor:LocalExecutor", family, {}, self._scratch)
@@ -168,8 +169,8 @@ class _Driven(Session):
         self._driver.start()
 
     def submit(self, name: str, *arguments: str) -> None:
+        from executor_conformance.adapters import Submission, Work
         from executor_conformance.contract import TaskKey
-        from executor_conformance.driving import Submission, Work
 
         function = getattr(payload, name)
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
@@ -195,16 +196,16 @@ class _Driven(Session):
 
 _AIRFLOW_2_PROGRAM = """\
 #!/bin/sh
-# The last word of the command is the payload's argument.
+# The last argument of the command is the argument of the payload.
 for last; do :; done
 exec {python} -m {module} $last
 """
 
 
 class _Airflow2(Session):
-    """Its LocalExecutor as its scheduler drives it; the far end of its command is the payload.
+    """Airflow 2's LocalExecutor, driven as its scheduler does.  The payload replaces ``airflow tasks run``.
 
-    What ``airflow tasks run`` does itself (seconds of imports, a database) is left out.
+    So the cost of ``airflow tasks run`` itself (seconds of imports, a database) is not included.
     """
 
     def __init__(self, parallelism: int) -> None:
@@ -214,8 +215,8 @@ class _Airflow2(Session):
         from airflow.cli.commands import task_command
         from airflow.executors.local_executor import LocalExecutor
 
-        cli_parser.get_parser()  # which a scheduler has loaded when it forks
-        task_command.task_run = _pay_for_airflow
+        cli_parser.get_parser()  # a scheduler has loaded it when it forks
+        task_command.task_run = _run_payload
         program = Path(self._scratch, "airflow")
         program.write_text(_AIRFLOW_2_PROGRAM.format(python=shlex.quote(sys.executable), module=_MODULE))
         program.chmod(0o755)
@@ -242,7 +243,7 @@ class _Airflow2(Session):
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _pay_for_airflow(args: Any) -> None:
+def _run_payload(args: Any) -> None:
     if args.subdir:
         payload.stamp(args.subdir)
     elif args.task_id == payload.ten_milliseconds.__name__:
@@ -250,9 +251,9 @@ def _pay_for_airflow(args: Any) -> None:
 
 
 class _BareFork(Session):
-    """``fork`` and ``wait``, and nothing else: what no isolating executor can beat without spares."""
+    """Only ``fork`` and ``wait``: the lower bound for executors with a process per task and no spares."""
 
-    #: What its loop is called in ``bare.py``, for each task that it knows.
+    #: The name of a payload function -> the name of its loop in ``bare.py``.
     _loops: ClassVar = {"nothing": "fork", "ten_milliseconds": "ten_milliseconds"}
 
     def __init__(self, parallelism: int) -> None:
@@ -279,15 +280,15 @@ class _BareFork(Session):
             self._running -= 1
 
     def rate(self, name: str, seconds: float) -> float | None:
-        """In a process of its own: this one is large."""
+        """Measure in another process, because this one is large."""
         loop = Path(__file__).with_name("bare.py")
         command = [sys.executable, "-I", "-S", str(loop), self._loops[name]]
-        told = [str(seconds), str(self._parallelism), sys.executable]
-        return float(subprocess.run([*command, *told], stdout=subprocess.PIPE, check=True).stdout)
+        options = [str(seconds), str(self._parallelism), sys.executable]
+        return float(subprocess.run([*command, *options], stdout=subprocess.PIPE, check=True).stdout)
 
 
 class _BareInterpreter(_BareFork):
-    """``python -c pass`` and ``wait``, and nothing else."""
+    """Only ``python -c pass`` and ``wait``."""
 
     _loops: ClassVar = {"nothing": "interpreter"}
 
@@ -348,11 +349,11 @@ CONTENDERS = [
     Contender("ProcessPoolExecutor, spawn", False, False, _process_pool("spawn")),
     Contender("multiprocessing.Pool", False, False, _multiprocessing_pool()),
     Contender(
-        "multiprocessing.Pool, one task a child", True, False, _multiprocessing_pool(maxtasksperchild=1)
+        "multiprocessing.Pool, one task per child", True, False, _multiprocessing_pool(maxtasksperchild=1)
     ),
     Contender("loky", False, False, _loky, needs="loky"),
     Contender("pebble", False, False, _pebble(), needs="pebble"),
-    Contender("pebble, 1 task a child", True, False, _pebble(max_tasks=1), needs="pebble"),
+    Contender("pebble, one task per child", True, False, _pebble(max_tasks=1), needs="pebble"),
 ]
 
 
@@ -382,7 +383,7 @@ CONTENDERS += [
         tasks=30,
     ),
     Contender(
-        "Airflow 3 LocalExecutor, a callback",
+        "Airflow 3 LocalExecutor, callback",
         True,
         False,
         functools.partial(_Driven, "airflow3"),
@@ -395,7 +396,7 @@ CONTENDERS += [
 
 @contextmanager
 def opened(contender: Contender, parallelism: int) -> Iterator[Session]:
-    """A session that is closed whatever happens."""
+    """Open a session, and close it at the end of the context."""
     session = contender.open(parallelism)
     try:
         yield session

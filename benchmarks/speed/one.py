@@ -1,4 +1,4 @@
-"""One contender, once, in a process of its own: prints its figures as JSON."""
+"""Runs one contender once, in this process, and prints its figures as JSON."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from benchmarks.speed.contenders import CONTENDERS, Session, opened
 
 _PARALLELISM = 2
 _WARM_UP = 10
-#: Between two tasks of which the queued time is measured: an executor that is not saturated.
+#: The pause between two tasks whose queued time is measured, in seconds, so the executor is not saturated.
 _GAP_S = 0.004
 _GAP_FOR_INTERPRETERS_S = 0.08
-#: So many are in flight while throughput is measured: enough that no slot waits for the host.
+#: How many tasks are in flight while throughput is measured: enough that no slot waits for the host.
 _WINDOW = 32
-_NAP_S = 0.0002
+_POLL_S = 0.0002
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
-    parser.add_argument("--heap", type=int, default=0, help="MB of garbage-collected objects in the host")
-    parser.add_argument("--tasks", type=int, default=200, help="of which the queued time is measured")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for which throughput is measured")
+    parser.add_argument("--heap", type=int, default=0, help="size of the heap of the host, in MB")
+    parser.add_argument(
+        "--tasks", type=int, default=200, help="number of tasks whose queued time is measured"
+    )
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long throughput is measured")
     options = parser.parse_args()
     contender = next(one for one in CONTENDERS if one.name == options.name)
     heap = _ballast(options.heap)
@@ -46,7 +48,7 @@ def main() -> None:
 
 
 def _ballast(megabytes: int) -> list[list[object]]:
-    # a list of one object takes 64 bytes, and the collector tracks it
+    # A list with one item takes 64 bytes, plus 8 for the reference to it, and is tracked by the collector.
     return [[None] for _ in range(megabytes * (1 << 20) // 72)]
 
 
@@ -68,7 +70,7 @@ def _queued_times(session: Session, tasks: int, gap: float) -> list[float]:
         for number in range(_WARM_UP + tasks):
             until = time.monotonic() + gap
             while session.finished() < number or time.monotonic() < until:
-                time.sleep(_NAP_S)
+                time.sleep(_POLL_S)
             submitted = time.monotonic_ns()
             session.submit("stamp", path)
             while not select.select([descriptor], [], [], 0.001)[0]:
@@ -86,13 +88,13 @@ def _rate(session: Session, name: str, seconds: float) -> float:
     while (now := time.monotonic()) < began + seconds:
         finished = session.finished()
         if submitted - finished >= _WINDOW:
-            session.wait(_NAP_S)
+            session.wait(_POLL_S)
         while submitted - finished < _WINDOW:
             session.submit(name)
             submitted += 1
     rate = (session.finished() - began_with) / (now - began)
     while session.finished() < submitted:
-        time.sleep(_NAP_S)
+        time.sleep(_POLL_S)
     return rate
 
 

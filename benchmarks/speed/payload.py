@@ -1,24 +1,24 @@
-"""What the contenders run; also as ``python -m``.  Imports next to nothing, so that it starts at once."""
+"""The tasks of the benchmark, also for ``python -m``.  It imports almost nothing, so it starts fast."""
 
 import time
 
-#: Bytes of a moment.
+#: The size of a time stamp, in bytes.
 _STAMP = 8
 
 
 def stamp(path: str) -> None:
-    """Tell the moment of the first instruction."""
+    """Write the time of the first instruction to a FIFO."""
     now = time.monotonic_ns()
     with open(path, "wb", buffering=0) as fifo:
         fifo.write(now.to_bytes(_STAMP, "little"))
 
 
 def nothing() -> None:
-    """Cost nothing."""
+    """Do nothing."""
 
 
 def ten_milliseconds() -> None:
-    """Compute for 10 ms of processor time, as a task does, and not sleep."""
+    """Compute for 10 ms of processor time."""
     until = time.process_time() + 0.01
     while time.process_time() < until:
         pass

@@ -1,4 +1,4 @@
-"""``executor-conformance``: what the suite can do without an executor at hand."""
+"""Check recorded histories (to test an executor: pytest --executor=module:Class)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO, NoReturn
 
-from executor_conformance import airflow_history
-from executor_conformance.history import HistoryJudge, Kind, NotAHistory, judge_lines
+from executor_conformance.history import airflow
+from executor_conformance.history.checker import HistoryChecker, Kind, NotAnEventLog, check_lines
 
 #: As for pytest: the input is wrong.
 _USAGE_ERROR = 4
@@ -21,69 +21,76 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 for a clean history, 1 for one with offences, 4 for what is none."""
+    """The exit status: 0 for a history without violations, 1 for one with some, 4 for what is no history."""
     parser = _Parser(prog="executor-conformance", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser(
-        "check-history", help="judge a log of events offline", description="Judge a history in JSON Lines."
+        "check-history", help="check an event log", description="Check an event log in JSON Lines."
     )
-    check.add_argument("file", help="JSON Lines; - for standard input")
+    check.add_argument("file", help="event log in JSON Lines; - for standard input")
     check.add_argument(
-        "--parallelism", type=_parallelism, default=0, metavar="N", help="how many tasks may run at once"
+        "--parallelism",
+        type=_parallelism,
+        default=0,
+        metavar="N",
+        help="how many tasks may run at once (default: no limit)",
     )
     check.add_argument(
         "--no-starts",
         action="store_true",
-        help="the log does not have the start of every task, so that a success without one is no offence",
+        help="the log does not record the start of every task: a success without a start is no violation",
     )
     check.add_argument(
         "--show",
         type=int,
         default=50,
         metavar="N",
-        help="print N offences at most (%(default)s); all are counted",
+        help="print at most N violations (default: %(default)s); all are counted",
     )
     check.set_defaults(run=_check_history)
     read = commands.add_parser(
         "history-from-airflow",
-        help="make such a log from Airflow's database",
-        description="Write the history that an Airflow metadata database (SQLite) tells, as JSON Lines.",
+        help="make an event log from Airflow's database",
+        description="Write the history in an Airflow metadata database (SQLite) as JSON Lines.",
     )
-    read.add_argument("file", metavar="DATABASE", help="such as airflow.db; it is only read")
+    read.add_argument("file", metavar="DATABASE", help="for example airflow.db; it is opened read-only")
     read.set_defaults(run=_history_from_airflow)
     given = parser.parse_args(arguments)
     try:
         status: int = given.run(given)
         return status
-    except airflow_history.NotAirflow as error:
+    except airflow.NotAirflow as error:
         print(f"executor-conformance: {error}", file=sys.stderr)
-    except NotAHistory as error:
-        print(f"executor-conformance: {given.file}: {error}", file=sys.stderr)
+    except NotAnEventLog as error:
+        print(f"executor-conformance: {given.file}: not a valid event log: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"executor-conformance: {given.file!r} cannot be read: {error.strerror}", file=sys.stderr)
+        print(f"executor-conformance: cannot read {given.file!r}: {error.strerror}", file=sys.stderr)
     return _USAGE_ERROR
 
 
 def _check_history(given: argparse.Namespace) -> int:
-    judge = HistoryJudge(parallelism=given.parallelism, starts_are_known=not given.no_starts)
-    offences = 0
+    checker = HistoryChecker(parallelism=given.parallelism, starts_are_known=not given.no_starts)
+    violations = 0
     with _opened(given.file) as file:
-        for offence in judge_lines(file, judge):
-            offences += 1
-            if offences <= given.show:
-                print(offence)
-    if offences > given.show:
-        print(f"... {offences - given.show} more")
-    counts = judge.counts
+        for violation in check_lines(file, checker):
+            violations += 1
+            if violations <= given.show:
+                print(violation)
+    if violations > given.show:
+        print(f"... {violations - given.show} more")
+    counts = checker.counts
     if not sum(counts.values()):
-        raise NotAHistory("there is no event in it")
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
-    print(f"{sum(counts.values())} events ({told}); {judge.in_flight} still in flight; {offences} offences")
-    return 1 if offences else 0
+        raise NotAnEventLog("it contains no event")
+    events = ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind])
+    noun = "violation" if violations == 1 else "violations"
+    print(
+        f"{sum(counts.values())} events ({events}); {checker.in_flight} still in flight; {violations} {noun}"
+    )
+    return 1 if violations else 0
 
 
 def _history_from_airflow(given: argparse.Namespace) -> int:
-    for line in airflow_history.history(given.file):
+    for line in airflow.history(given.file):
         print(line)
     return 0
 
@@ -93,9 +100,12 @@ def _opened(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
 
 
 def _parallelism(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; 0 means without limit")
+        raise argparse.ArgumentTypeError(f"{text} is negative; 0 means no limit")
     return value
 
 

@@ -1,12 +1,14 @@
-"""The native contract: what an executor offers to the scheduler that drives it.
+"""The contract: what an executor offers to the scheduler that drives it.
 
-The contract is Airflow 2's executor surface made exact.  Nobody has to import it: an executor conforms by
-its shape and its behaviour.  It is written down here once, as types and as a table of legal transitions,
-and the rules in :mod:`executor_conformance.rules` judge against it.
+It is Airflow 2's executor interface, made exact.  No executor has to import it: an executor conforms by its
+methods and its behaviour.  It is defined here once, as types and as a table of legal transitions; the rules
+in
+:mod:`executor_conformance.rules` check it.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -38,6 +40,23 @@ LEGAL_TRANSITIONS: Mapping[str | None, frozenset[str]] = {
     SUCCESS: frozenset(),
     FAILED: frozenset(),
 }
+
+
+class Call(str, enum.Enum):
+    """The calls of the contract; the value is the name under which messages show it."""
+
+    CONSTRUCTOR = "constructor"
+    START = "start()"
+    EXECUTE_ASYNC = "execute_async()"
+    QUEUE_COMMAND = "queue_command()"
+    HEARTBEAT = "heartbeat()"
+    SYNC = "sync()"
+    GET_EVENT_BUFFER = "get_event_buffer()"
+    END = "end()"
+    TERMINATE = "terminate()"
+
+    __str__ = str.__str__
+
 
 Command = Sequence[str] | Callable[[], object] | Callable[[], Coroutine[Any, Any, object]]
 EventBuffer = dict[TaskKey, tuple[str, object]]

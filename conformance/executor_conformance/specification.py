@@ -1,4 +1,4 @@
-"""The written specification, made from the rules, and the diagram of states, made from their table.
+"""The specification, generated from the rules, and the state diagram, generated from the transition table.
 
 python -m executor_conformance.specification > docs/specification.md
 python -m executor_conformance.specification states > docs/states.md
@@ -11,7 +11,8 @@ import re
 import sys
 
 from executor_conformance.contract import LEGAL_TRANSITIONS, STATES, TERMINAL_STATES
-from executor_conformance.rules import CHAPTERS, GATEWAYS, Rule, catalogue, preamble
+from executor_conformance.rules import CHAPTERS, Rule, catalogue, preamble
+from executor_conformance.rules.catalogue import gateways
 
 _COMMAND = "python -m executor_conformance.specification"
 
@@ -23,50 +24,40 @@ def specification() -> str:
         "",
         f"<!-- written by `{_COMMAND}`; edit the docstrings of the rules instead -->",
         "",
-        *_INTRODUCTION,
+        _INTRODUCTION.format(gateways=", ".join(f"`{gateway}`" for gateway in gateways())),
         "",
     ]
-    for number, chapter in enumerate(CHAPTERS, 1):
-        lines.append(f"{number}. [{chapter.replace('_', ' ')}](#{_anchor(_heading(number, chapter))})")
-    for number, chapter in enumerate(CHAPTERS, 1):
-        lines += ["", f"## {_heading(number, chapter)}", "", _markdown(preamble(chapter))]
+    lines += [f"- [{chapter.title}](#{_anchor(chapter.title)})" for chapter in CHAPTERS.values()]
+    for chapter in CHAPTERS.values():
+        lines += ["", f"## {chapter.title}", "", _markdown(preamble(chapter))]
         for rule in catalogue().values():
             if rule.chapter == chapter:
                 lines += ["", *_rule(rule)]
     return "\n".join(lines) + "\n"
 
 
-_INTRODUCTION = (
-    "Each rule is one promise that an executor makes to the scheduler which drives it. A `must` rule decides",
-    "whether an executor is conformant; a `should` rule does so at `--conformance-level=should`. The id of a",
-    "rule selects it on the command line (`-k ID`) and explains it (`--explain ID`).",
-    "",
-    "*Needs* names what an executor has to have for the rule to apply. *Builds on* names the rules that,",
-    "broken, explain a failure of this one: it is then blocked by them and does not fail itself. Every rule",
-    "builds on " + " and ".join(f"`{gateway}`" for gateway in GATEWAYS) + ".",
-)
+_INTRODUCTION = """\
+Each rule is one promise of an executor to the scheduler that drives it. `must` rules decide whether an
+executor is conformant; `should` rules count as well at `--conformance-level=should`. The id of a rule selects
+it on the command line (`-k ID`) and explains it (`--explain ID`). Ids are permanent; see the
+[rule policy](rule-policy.md). The *host* is the process that holds the executor, such as a scheduler.
 
-
-def _heading(number: int, chapter: str) -> str:
-    return f"{number}. {chapter.replace('_', ' ').capitalize()}"
+*Needs* lists what an executor must offer, or the suite must be able to observe, for the rule to apply.
+*Builds on* lists more basic rules: if one of them fails and explains a failure of this rule, this rule is
+blocked and does not fail itself. Every rule builds on {gateways}."""
 
 
 def _rule(rule: Rule) -> list[str]:
-    lines = [f"### {rule.number} `{rule.id}`", "", f"**{rule.level}** · {_markdown(rule.statement)}", ""]
+    lines = [f"### `{rule.id}`", "", f"**{rule.level}** · {_markdown(rule.statement)}", ""]
     lines += [f"*Why:* {_markdown(rule.why)}", "", "*Likely causes:*", ""]
     lines += [f"- {_markdown(cause)}" for cause in rule.causes]
     lines += ["", f"*Origin:* {'; '.join(_origin(origin) for origin in rule.origins)}"]
     if rule.needs:
         lines += ["", f"*Needs:* {'; '.join(need.value for need in rule.needs)}"]
-    before = [f"[`{rule_id}`](#{_anchor_of(rule_id)})" for rule_id in rule.after if rule_id not in GATEWAYS]
+    before = [f"[`{rule_id}`](#{_anchor(rule_id)})" for rule_id in rule.after if rule_id not in gateways()]
     if before:
         lines += ["", f"*Builds on:* {', '.join(before)}"]
     return lines
-
-
-def _anchor_of(rule_id: str) -> str:
-    rule = catalogue()[rule_id]
-    return _anchor(f"{rule.number} {rule.id}")
 
 
 def _anchor(heading: str) -> str:
@@ -78,7 +69,7 @@ _REPORT = re.compile(r"apache/airflow#(\d+)")
 
 
 def _origin(origin: str) -> str:
-    # GitHub leads from the number of an issue to the pull request of that number too.
+    # GitHub redirects from the number of an issue to the pull request of that number.
     return _REPORT.sub(r"[apache/airflow#\1](https://github.com/apache/airflow/issues/\1)", _markdown(origin))
 
 
@@ -102,8 +93,8 @@ def states() -> str:
         "",
         f"<!-- written by `{_COMMAND} states`; edit LEGAL_TRANSITIONS instead -->",
         "",
-        "What may be reported for one accepted try of a task, and in which order. An executor may leave out",
-        f"{' and '.join(optional)}. What it may not leave out, nor say twice, is the last word:",
+        "What may be reported for one accepted try of a task, and in which order.",
+        f"{' and '.join(optional)} are optional. Each try has exactly one terminal event,",
         f"{' or '.join(last)}.",
         "",
         "```mermaid",
@@ -115,7 +106,7 @@ def states() -> str:
         lines += [f"    {before or '[*]'} --> {state}" for state in following]
         if not following:
             lines.append(f"    {before} --> [*]")
-    lines += ["```", "", "| after | may come |", "|---|---|"]
+    lines += ["```", "", "| last reported | may follow |", "|---|---|"]
     for before in sorted(LEGAL_TRANSITIONS, key=order.__getitem__):
         following = [f"`{state}`" for state in sorted(LEGAL_TRANSITIONS[before], key=order.__getitem__)]
         lines.append(
@@ -126,9 +117,7 @@ def states() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print one of the two documents."""
-    parser = argparse.ArgumentParser(
-        prog=_COMMAND, description="Print a document that is made from the rules."
-    )
+    parser = argparse.ArgumentParser(prog=_COMMAND, description="Print a generated document.")
     documents = {"specification": specification, "states": states}
     parser.add_argument("document", nargs="?", choices=documents, default="specification")
     sys.stdout.write(documents[parser.parse_args(arguments).document]())

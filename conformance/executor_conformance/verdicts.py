@@ -1,11 +1,12 @@
-"""Verdicts, and the exceptions by which a rule pronounces them.
+"""Verdicts, and the exceptions that carry them.
 
-A rule that returns has ``passed``; every other verdict is raised.  :class:`Broken` is the executor's fault;
-an exception that is not a :class:`Judgement` is the suite's own fault and is shown as such.
+A rule that returns has ``passed``; every other verdict is raised.  :class:`Broken` is the executor's fault.
+An exception that is not a :class:`Judgement` is a bug in the suite and is reported as one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 
 class Verdict(str, enum.Enum):
-    """What can be said about one rule on one executor."""
+    """The result of one rule on one executor."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -26,77 +27,120 @@ class Verdict(str, enum.Enum):
     __str__ = str.__str__
 
 
-class Judgement(Exception):
-    """A verdict other than ``passed``, raised by a rule or by what it calls."""
+class FailureMode(str, enum.Enum):
+    """A way to fail that any rule can run into, whatever it checks.
 
+    A failure of this kind may be the fault of another rule; :mod:`executor_conformance.judging.blame` finds
+    out which.
+    """
 
-class Aside(str, enum.Enum):
-    """Ways to go wrong that can befall any rule, whatever it is about: then another may be to blame."""
-
+    #: A call of the executor raised.
     RAISED = "raised"
+    #: A call of the executor did not return.
     HUNG = "hung"
+    #: The host process ended.
     DIED = "died"
+    #: A task or an event that the rule only needs on its way did not come.
     STALLED = "stalled"
+    #: A task does not have exactly one terminal event.
     MISCOUNTED = "miscounted"
+    #: A task was reported with another outcome than it had.
     MISREPORTED = "misreported"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class ProgramTrace:
+    """The random program that made a rule of chapter ``model`` fail.
+
+    :param rule: id of the rule that the program violates; empty if a call hung or raised.
+    :param program: as :class:`~executor_conformance.programs.program.Program` serializes it.
+    :param timeline: one line per step, in order of time.
+    :param hung_call: the call that did not return, if one did not.
+    """
+
+    rule: str
+    program: Mapping[str, Any]
+    timeline: tuple[str, ...] = ()
+    hung_call: str = ""
+
+
+class Judgement(Exception):
+    """A verdict other than ``passed``, raised by a rule or by code that it calls."""
 
 
 class Broken(Judgement):
-    """The executor broke the promise.
+    """The executor violates the rule.
 
-    :param awaited: what the contract promises here.
-    :param seen: what happened instead, with numbers.
+    :param expected: what the contract promises here.
+    :param actual: what happened instead, with numbers.
     :param evidence: longer text: a traceback, stacks, a process tree.
+    :param trace: the random program that found it.
     """
 
-    #: What went wrong, where it need not be what the rule is about; see :class:`Aside`.
-    aside = ""
+    failure_mode: FailureMode | None = None
 
-    def __init__(self, *, awaited: str, seen: str, evidence: str = "") -> None:
-        super().__init__(f"awaited {awaited}; seen: {seen}")
-        self.awaited = awaited
-        self.seen = seen
+    def __init__(
+        self, *, expected: str, actual: str, evidence: str = "", trace: ProgramTrace | None = None
+    ) -> None:
+        super().__init__(f"expected {expected}; actual: {actual}")
+        self.expected = expected
+        self.actual = actual
         self.evidence = evidence
+        self.trace = trace
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A subclass may hold what cannot be pickled; what it says is what travels.
-        return _broken, (self.awaited, self.seen, self.evidence, self.aside)
+        # A subclass may hold objects that cannot be pickled; only the texts cross the process border.
+        return _broken, (self.expected, self.actual, self.evidence, self.trace, self.failure_mode)
 
 
-def _broken(awaited: str, seen: str, evidence: str, aside: str) -> Broken:
-    broken = Broken(awaited=awaited, seen=seen, evidence=evidence)
-    broken.aside = aside
+def _broken(
+    expected: str, actual: str, evidence: str, trace: ProgramTrace | None, mode: FailureMode | None
+) -> Broken:
+    broken = Broken(expected=expected, actual=actual, evidence=evidence, trace=trace)
+    broken.failure_mode = mode
     return broken
 
 
-class Stalled(Broken):
-    """What the rule waits for before it looks at anything did not come."""
+def expect(condition: object, *, expected: str, actual: str) -> None:
+    """Check a promise.
 
-    aside = Aside.STALLED
+    :raises Broken: ``condition`` is false.
+    """
+    __tracebackhide__ = True
+    if not condition:
+        raise Broken(expected=expected, actual=actual)
+
+
+class Stalled(Broken):
+    """Something that the rule needs before it can check anything did not come."""
+
+    failure_mode = FailureMode.STALLED
 
 
 class Misreported(Broken):
-    """A task has another outcome than the one it came to."""
+    """A task was reported with another outcome than it had."""
 
-    aside = Aside.MISREPORTED
+    failure_mode = FailureMode.MISREPORTED
 
 
 class Miscounted(Broken):
-    """A task has more or fewer terminal events than one."""
+    """A task does not have exactly one terminal event."""
 
-    aside = Aside.MISCOUNTED
+    failure_mode = FailureMode.MISCOUNTED
 
 
 class NotApplicable(Judgement):
-    """The rule does not speak about this executor; the reason says why."""
+    """The rule does not apply to this executor; the text is the reason."""
 
 
 class Inconclusive(Judgement):
-    """The rule could not be decided here and now; neither a pass nor a failure."""
+    """The rule could not be decided in this run; neither a pass nor a failure."""
 
 
 class Blocked(Judgement):
-    """A more basic rule is broken, so this one cannot be judged.
+    """A more basic rule failed, so this one cannot be judged.
 
     :param by: the id of that rule.
     """
@@ -112,51 +156,75 @@ class Blocked(Judgement):
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one rule with everything that a reader of the report needs."""
+    """The verdict on one rule, with everything that a reader of the report needs.
+
+    :param expected: for a failure, what the contract promises.
+    :param actual: for a failure, what happened instead; else the reason of the verdict.
+    :param calls: the last calls before the failure, in the executor's own names.
+    :param evidence: traceback, stacks, process tree, output.
+    :param duration_s: seconds spent on the rule.
+    :param measurements: numbers for the reader; the suite itself never reads them.
+    :param failure_mode: how it failed, where any rule could have failed like that.
+    :param hung_call: the call that did not return, if one did not.
+    :param trace: the random program that made it fail.
+    :param left_behind: processes that were still there when the rule had ended.
+    :param survivors: processes that could not be killed.
+    :param known: why this failure was expected, if it was.
+    :param provisional: a failure for which another rule may still turn out to be to blame.
+    :param error: the exception itself, where the rule ran in this process.
+    """
 
     verdict: Verdict
-    awaited: str = ""
-    seen: str = ""
-    after: str = ""
+    expected: str = ""
+    actual: str = ""
+    calls: str = ""
     evidence: str = ""
     blocked_by: str = ""
     duration_s: float = 0.0
     measurements: Mapping[str, Any] = field(default_factory=dict)
-    #: What went wrong, where it need not be what the rule is about; see :class:`Aside`.
-    aside: str = ""
-    #: Why this failure was expected, where it was.
+    failure_mode: FailureMode | None = None
+    hung_call: str = ""
+    trace: ProgramTrace | None = None
+    left_behind: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
     known: str = ""
-    #: A failure for which another rule may still turn out to be to blame.
     provisional: bool = False
-    #: The exception itself, where the rule ran in this process.
     error: BaseException | None = field(default=None, compare=False)
 
     @property
     def message(self) -> str:
         """One line for the report: empty for a pass."""
         if self.verdict in (Verdict.FAILED, Verdict.KNOWN_FAILURE):
-            step = f" (after {self.after})" if self.after else ""
+            calls = f" (calls: {self.calls})" if self.calls else ""
             known = f"; known: {self.known}" if self.known else ""
-            return f"awaited {self.awaited}; seen: {self.seen}{step}{known}"
-        return self.seen
+            return f"expected {self.expected}; actual: {self.actual}{calls}{known}"
+        return self.actual
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as it crosses process borders."""
+        """Plain data that can cross process borders."""
+        data = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        del data["error"]
         return {
+            **data,
             "verdict": self.verdict.value,
-            "awaited": self.awaited,
-            "seen": self.seen,
-            "after": self.after,
-            "evidence": self.evidence,
-            "blocked_by": self.blocked_by,
-            "duration_s": self.duration_s,
             "measurements": dict(self.measurements),
-            "aside": Aside(self.aside).value if self.aside else "",
-            "known": self.known,
-            "provisional": self.provisional,
+            "failure_mode": self.failure_mode.value if self.failure_mode else None,
+            "trace": dataclasses.asdict(self.trace) if self.trace else None,
+            "left_behind": list(self.left_behind),
+            "survivors": list(self.survivors),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Finding:
         """The reverse of :meth:`as_dict`."""
-        return cls(**{**data, "verdict": Verdict(data["verdict"])})
+        mode, trace = data["failure_mode"], data["trace"]
+        return cls(
+            **{
+                **data,
+                "verdict": Verdict(data["verdict"]),
+                "failure_mode": FailureMode(mode) if mode else None,
+                "trace": ProgramTrace(**{**trace, "timeline": tuple(trace["timeline"])}) if trace else None,
+                "left_behind": tuple(data["left_behind"]),
+                "survivors": tuple(data["survivors"]),
+            }
+        )

@@ -1,4 +1,4 @@
-"""What the tests share: real runs of the command, in a process and a folder of their own."""
+"""Fixtures that run the real command, in its own process and folder."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The console script, which unlike ``python -m pytest`` adds nothing to ``sys.path``.
 PYTEST = str(Path(sys.executable).with_name("pytest"))
-#: In the environment of everything that a test starts, whatever becomes of it.
+#: An environment variable of all processes that a test starts, by which they are found afterwards.
 _MARK = "EXECUTOR_CONFORMANCE_TEST_RUN"
 _CLEARED = (
-    "PYTEST_ADDOPTS",
     "PYTEST_PLUGINS",
     "PYTEST_CURRENT_TEST",
     "PYTEST_XDIST_WORKER",
     "COVERAGE_PROCESS_START",
 )
+#: These plugins import Trio and Hypothesis, which takes almost as long as the rest of a short run.  The tests
+#: that start ``python -m pytest`` themselves run with all installed plugins.
+_WITHOUT_PLUGINS = "-p no:anyio -p no:hypothesispytest"
 
-
-#: Tests that run the suite for long.
+#: The tests that take longest, because they run the suite.
 _LONG = (
     "test_containment.py",
     "test_command.py",
@@ -43,15 +44,15 @@ _LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first for each worker, which is dealt a stretch of the list to begin with."""
+    """Deal the slowest tests to the workers first: each worker starts with a part of the list."""
     items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
-    hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items[:] = [item for first in range(hands) for item in items[first::hands]]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = [item for first in range(workers) for item in items[first::workers]]
 
 
 @dataclass
 class Judged:
-    """One run of the command: what it printed, how it ended, and the report if it wrote one."""
+    """One run of the command: its output, its exit status, and its report if it wrote one."""
 
     status: int
     stdout: str
@@ -66,11 +67,11 @@ class Judged:
 
     @property
     def output(self) -> str:
-        """All that was printed."""
+        """Everything that the command printed."""
         return self.stdout + self.stderr
 
     def rules(self, *verdicts: str) -> dict[str, str]:
-        """Rule id -> message, of the rules with these verdicts (all rules by default)."""
+        """Return rule id -> message, for the rules with these verdicts (by default, for all rules)."""
         return {
             rule["id"]: rule["message"]
             for rule in self.report["rules"]
@@ -80,18 +81,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Command:
-    """Runs ``pytest`` in ``folder``, and knows what it started."""
+    """Runs ``pytest`` in ``folder``, and finds the processes that it started."""
 
     folder: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
-        """Start it and leave it running."""
+        """Start the command, and do not wait for it."""
         environment = {name: value for name, value in os.environ.items() if name not in _CLEARED}
-        # its own temporary directory, so that what is left there is seen
+        # Its own temporary directory, to find the files that it leaves there.
         (self.folder / "tmp").mkdir(exist_ok=True)
         environment |= {
             _MARK: self.mark,
+            "PYTEST_ADDOPTS": _WITHOUT_PLUGINS,
             "PYTHONPATH": f"{REPOSITORY / 'fixtures'}{os.pathsep}{REPOSITORY}",
             "TMPDIR": str(self.folder / "tmp"),
         }
@@ -103,12 +105,12 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell starts what runs in the background with Ctrl-C ignored, and that is inherited.
+            # A shell starts background jobs with SIGINT ignored, and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def __call__(self, *arguments: str, folder: Path | None = None, timeout: float = 900) -> Judged:
-        """Run it to its end, with a JSON report."""
+        """Run the command to completion, with a JSON report."""
         report = self.folder / "report-of-the-test.json"
         report.unlink(missing_ok=True)
         began = time.monotonic()
@@ -123,7 +125,7 @@ class Command:
         return judged
 
     def left_alive(self) -> list[str]:
-        """Everything that this command started, directly or not, and that still runs."""
+        """Return the processes that this command started, directly or indirectly, and that still run."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -134,11 +136,11 @@ class Command:
         return found
 
     def left_in_tmp(self) -> list[str]:
-        """Names that it left in its directory for temporary files."""
+        """Return the names of the files that it left in its temporary directory."""
         return sorted(os.listdir(self.folder / "tmp"))
 
     def kill_what_is_left(self) -> None:
-        """Only in case that a test has failed."""
+        """Kill the processes that a failed test may have left."""
         for line in self.left_alive():
             try:
                 os.kill(int(line.split()[0]), 9)
@@ -148,7 +150,7 @@ class Command:
 
 @pytest.fixture
 def judge(pytester: pytest.Pytester) -> Iterator[Command]:
-    """The command, in the folder of ``pytester``."""
+    """Return the command, in the folder of ``pytester``."""
     command = Command(pytester.path)
     yield command
     command.kill_what_is_left()
@@ -156,7 +158,7 @@ def judge(pytester: pytest.Pytester) -> Iterator[Command]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object], float], bool]:
-    """Wait for something that another process does; says whether it came true."""
+    """Return a function that waits for a condition, and returns whether it held in time."""
 
     def wait(condition: Callable[[], object], seconds: float) -> bool:
         until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A metadata database of Airflow becomes a history; rows are as Airflow 3.3.2 writes them."""
+"""Tests of the conversion of an Airflow metadata database; the rows are those of Airflow 3.3.2."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from executor_conformance.__main__ import main
-from executor_conformance.airflow_history import NotAirflow, history
-from executor_conformance.history import HistoryJudge, judge_lines
+from executor_conformance.history.airflow import NotAirflow, history
+from executor_conformance.history.checker import HistoryChecker, check_lines
 
 _TRIES = "dag_id, task_id, run_id, try_number, map_index, state, queued_dttm, start_date, end_date"
 RUN = "manual__2026-11-21"
 
 
 class Database:
-    """A metadata database with the columns that are read."""
+    """A metadata database with the columns that the conversion reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,8 +53,8 @@ class Database:
         self._connection.commit()
         return list(history(str(self.path)))
 
-    def offences(self) -> list[str]:
-        return [offence.rule for offence in judge_lines(self.lines(), HistoryJudge())]
+    def violations(self) -> list[str]:
+        return [violation.rule for violation in check_lines(self.lines(), HistoryChecker())]
 
 
 def _time(second: int) -> str:
@@ -66,7 +66,7 @@ def database(tmp_path: Path) -> Database:
     return Database(tmp_path / "airflow.db")
 
 
-def test_a_good_day_is_clean(database: Database) -> None:
+def test_correct_history_has_no_violations(database: Database) -> None:
     database.add_try("retried", "failed", 1, 2, 3, table="task_instance_history")
     database.add_log(2, "running", "retried")
     database.add_log(3, "up_for_retry", "retried")
@@ -76,74 +76,74 @@ def test_a_good_day_is_clean(database: Database) -> None:
     database.add_try("skipped", "skipped", 1, 2, 3)
     database.add_log(2, "running", "skipped")
     database.add_log(3, "skipped", "skipped")
-    assert database.offences() == []
+    assert database.violations() == []
     assert sum('"submitted"' in line for line in database.lines()) == 3
     assert database.lines()[-1] == '{"event": "ended"}'
 
 
-def test_what_never_met_an_executor_is_left_out(database: Database) -> None:
+def test_tries_without_an_executor_are_left_out(database: Database) -> None:
     database.add_try("empty", "success", None, 2, 2)
     database.add_try("not_yet", None)
     assert database.lines() == ['{"event": "ended"}']
 
 
-def test_the_history_of_a_system_at_work_has_no_end(database: Database) -> None:
+def test_history_with_running_tasks_has_no_ended_event(database: Database) -> None:
     database.add_try("at_work", "running", 1, 2)
     database.add_log(2, "running", "at_work")
     assert '"ended"' not in database.lines()[-1]
-    assert database.offences() == []
+    assert database.violations() == []
 
 
-def test_without_its_log_a_try_is_told_by_the_tables(database: Database) -> None:
+def test_try_without_log_rows_is_taken_from_the_tables(database: Database) -> None:
     database.add_try("good", "success", 1, 2, 3)
     database.add_try("bad", "failed", 1, 2, 3)
-    assert database.offences() == []
+    assert database.violations() == []
     assert sum('"finished"' in line for line in database.lines()) == 2
 
 
-def test_a_deferred_try_runs_in_pieces(database: Database) -> None:
+def test_deferred_try_runs_in_two_parts(database: Database) -> None:
     database.add_try("deferred", "success", 5, 6, 7)
     database.add_log(2, "running", "deferred")
     database.add_log(3, "deferred", "deferred")
     database.add_log(6, "running", "deferred")
     database.add_log(7, "success", "deferred")
-    assert database.offences() == []
+    assert database.violations() == []
 
 
-def test_a_try_that_was_killed_and_never_reported_is_found(database: Database) -> None:
+def test_killed_try_without_event_is_found(database: Database) -> None:
     database.add_try("killed", "failed", 1, 2, 9)
     database.add_log(2, "running", "killed")
     database.add_log(8, "heartbeat timeout", "killed", extra="Task did not emit heartbeat")
     database.add_log(8, "state mismatch", "killed", extra="finished with state failed, but ... is running")
     database.add_log(9, "failed", "killed")
-    assert database.offences() == ["faults.a-killed-worker-fails-its-task"]
+    assert database.violations() == ["faults.a-killed-worker-fails-its-task"]
 
 
-def test_a_try_that_was_lost_is_found(database: Database) -> None:
+def test_lost_try_is_found(database: Database) -> None:
     database.add_try("lost", "failed", 1, None, 9)
-    assert database.offences() == ["shutdown.accepted-work-is-finished"]
+    assert database.violations() == ["shutdown.end-finishes-queued-tasks"]
 
 
-def test_a_try_that_ran_twice_at_once_is_found(database: Database) -> None:
+def test_concurrent_runs_of_one_try_are_found(database: Database) -> None:
     database.add_try("doubled", "success", 1, 2, 5)
     database.add_log(2, "running", "doubled")
     database.add_log(3, "running", "doubled")
     database.add_log(5, "success", "doubled")
-    assert database.offences() == ["states.a-key-in-flight-never-runs-twice-at-once"]
+    assert database.violations() == ["states.no-concurrent-runs-of-one-key"]
 
 
-def test_a_success_of_what_never_ran_is_found(database: Database) -> None:
+def test_success_without_a_run_is_found(database: Database) -> None:
     database.add_try("unrun", "failed", 1, None, 4)
     text = "reported that the task instance <...> finished with state success, but the state is queued"
     database.add_log(3, "state mismatch", "unrun", extra=text)
-    assert database.offences() == ["states.no-terminal-event-before-the-end"]
+    assert database.violations() == ["states.no-terminal-event-before-the-task-ends"]
 
 
 @pytest.mark.parametrize("event", ["stuck in queued reschedule", "patch_task_instance"])
-def test_what_was_taken_back_is_not_awaited(database: Database, event: str) -> None:
-    database.add_try("taken_back", "failed", 1, None, 5)
-    database.add_log(4, event, "taken_back")
-    assert database.offences() == []
+def test_revoked_try_needs_no_event(database: Database, event: str) -> None:
+    database.add_try("revoked", "failed", 1, None, 5)
+    database.add_log(4, event, "revoked")
+    assert database.violations() == []
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_what_was_taken_back_is_not_awaited(database: Database, event: str) -> N
         (__file__, "not a database"),
     ],
 )
-def test_what_is_no_database_of_airflow_is_told(name: str, hint: str) -> None:
+def test_other_databases_are_rejected(name: str, hint: str) -> None:
     with pytest.raises(NotAirflow, match=hint):
         list(history(name))
 
 
-def test_the_command_writes_what_the_judge_reads(
+def test_check_history_reads_the_output_of_the_command(
     database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     database.add_try("lost", "failed", 1, None, 9)
@@ -171,6 +171,6 @@ def test_the_command_writes_what_the_judge_reads(
     assert "dag/lost/manual__2026-11-21/1/-1 was accepted" in capsys.readouterr().out
 
 
-def test_a_database_that_is_none_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_database_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history-from-airflow", str(tmp_path / "missing.db")]) == 4
     assert "missing.db" in capsys.readouterr().err

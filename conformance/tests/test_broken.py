@@ -1,6 +1,6 @@
-"""Each broken executor fails the rule that it breaks.
+"""Tests that each broken executor fails the rule that it violates.
 
-That it fails no other is what the kill matrix shows: it judges each by every rule, which takes an hour.
+The kill matrix checks that it fails no other rule.  It runs every rule on each executor, which takes an hour.
 """
 
 from __future__ import annotations
@@ -11,6 +11,6 @@ from fixtures import judging, specimens
 
 
 @pytest.mark.parametrize("specimen", specimens.broken(), ids=lambda specimen: specimen.name)
-def test_the_broken_promise_is_named(specimen: specimens.Specimen) -> None:
+def test_broken_executor_fails_its_rule(specimen: specimens.Specimen) -> None:
     outcome = judging.decide(specimen, only=specimen.breaks)
-    assert outcome.having("failed") == [specimen.breaks], outcome.story()
+    assert outcome.having("failed") == [specimen.breaks], outcome.describe()

@@ -1,4 +1,4 @@
-"""The command as its users type it: the reference conforms, a lie does not, a mistake is told."""
+"""Tests of the whole command: the reference passes, a violation fails, a mistake is a usage error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 from conftest import Command
 
-#: What the default mode is tried with in full, the others are with some of.
+#: Only the default start method runs all random programs.
 SOME_PROGRAMS = "--conformance-programs=20"
 
 
@@ -23,7 +23,7 @@ SOME_PROGRAMS = "--conformance-programs=20"
         pytest.param(("AsyncExecutor", SOME_PROGRAMS), id="async"),
     ],
 )
-def test_the_reference_keeps_every_promise(judge: Command, executor: tuple[str, ...]) -> None:
+def test_reference_passes_every_rule(judge: Command, executor: tuple[str, ...]) -> None:
     name, *options = executor
     judged = judge(
         f"--executor=executor_reference:{name}",
@@ -36,32 +36,32 @@ def test_the_reference_keeps_every_promise(judge: Command, executor: tuple[str, 
     assert judged.status == 0, judged.output
 
 
-def test_what_other_programs_leave_in_shared_memory_accuses_nobody(judge: Command) -> None:
+def test_shared_memory_of_other_programs_is_no_leak(judge: Command) -> None:
     over, left = threading.Event(), []
 
-    def leave_one_after_another() -> None:
+    def create_files() -> None:
         while not over.wait(0.02):
-            left.append(tempfile.NamedTemporaryFile(prefix="somebody-", dir="/dev/shm"))  # noqa: SIM115
+            left.append(tempfile.NamedTemporaryFile(prefix="other-", dir="/dev/shm"))  # noqa: SIM115
 
-    leaver = threading.Thread(target=leave_one_after_another)
-    leaver.start()
+    creator = threading.Thread(target=create_files)
+    creator.start()
     try:
         judged = judge(
             "--executor=executor_reference:LocalExecutor",
             "-k",
-            "shutdown.nothing-accumulates or memory.nothing-piles-up",
+            "shutdown.no-leak-across-start-end-cycles or memory.no-resource-leak-per-task",
         )
     finally:
         over.set()
-        leaver.join()
-        for name in left:
-            name.close()
+        creator.join()
+        for file in left:
+            file.close()
     assert judged.status == 0, judged.output
 
 
-def test_a_broken_promise_is_an_exit_status(judge: Command) -> None:
-    judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "parallelism.nan-is-refused")
-    assert list(judged.rules("failed")) == ["parallelism.nan-is-refused"]
+def test_failed_rule_sets_the_exit_status(judge: Command) -> None:
+    judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "parallelism.nan-is-rejected")
+    assert list(judged.rules("failed")) == ["parallelism.nan-is-rejected"]
     assert judged.status == 1
 
 
@@ -73,7 +73,7 @@ def test_a_broken_promise_is_an_exit_status(judge: Command) -> None:
         (["--explain", "lifecycle.runs-a-taks"], "did you mean 'lifecycle.runs-a-task'"),
     ],
 )
-def test_a_mistake_is_a_usage_error(judge: Command, arguments: list[str], hint: str) -> None:
+def test_mistyped_names_are_usage_errors(judge: Command, arguments: list[str], hint: str) -> None:
     process = judge.start(*arguments)
     stdout, stderr = process.communicate()
     assert process.returncode == 4, stdout + stderr

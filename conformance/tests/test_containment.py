@@ -1,4 +1,4 @@
-"""Hostile executors: each ends as a named failure, the run goes on, and nothing is left alive."""
+"""Tests of hostile executors: each fails a rule, the run continues, and no process is left."""
 
 from __future__ import annotations
 
@@ -14,88 +14,89 @@ from executor_conformance.rules import catalogue
 
 Eventually = Callable[[Callable[[], object], float], bool]
 
-BUILDS = "interface.builds-with-parallelism"
-RUNS = "lifecycle.runs-a-task"
+CONSTRUCTOR = "interface.constructor-accepts-parallelism"
+FIRST_TASK = "lifecycle.runs-a-task"
 
-#: How many rules may name one and the same fault; the others must be blocked by one of these.
+#: How many rules may fail because of one fault.  All others must be blocked.
 MOST_FAILURES = 4
 
-#: Of the rules that take longest, none is about what these executors do.
-WHERE_IT_SHOWS = ("-n2", "-k", "not (queued_time. or memory. or model.)")
+#: Without the slowest chapters, which do not depend on what these executors do.
+FAST_CHAPTERS = ("-n2", "-k", "not (queued_time. or memory. or model.)")
 
-PAIRS = "interface.events-are-pairs-by-key"
-WORDS = "interface.states-are-the-agreed-words"
+EVENTS = "interface.event-buffer-maps-keys-to-state-and-info"
+STATES = "interface.only-known-states-are-reported"
 
-#: target -> what the message of the first task's rule must say.
-TOLD_BY_THE_FIRST_TASK = {
-    "dying:ByExit": "the host process exited with status 0 in start()",
-    "dying:BySystemExit": "start() to return; seen: it raised SystemExit: 0",
+#: A target that fails with the first task -> a part of the message of FIRST_TASK.
+FAILS_WITH_THE_FIRST_TASK = {
+    "dying:ByExit": "the scheduler process exited with status 0 in start()",
+    "dying:BySystemExit": "start() to return; actual: it raised SystemExit: 0",
     "dying:BySystemExitInSync": "it raised SystemExit: 0",
-    "dying:ByKeyboardInterrupt": "start() to return; seen: it raised KeyboardInterrupt",
-    "dying:BySegmentationFault": "the host process died of SIGSEGV in start()",
+    "dying:ByKeyboardInterrupt": "start() to return; actual: it raised KeyboardInterrupt",
+    "dying:BySegmentationFault": "the scheduler process was killed by SIGSEGV in start()",
     "dying:WithItsParent": "SIGKILL",
-    "dying:WithItsGroup": "the host process died of SIGKILL in start()",
-    "dying:AsAShortProgram": "the host process exited with status 0 in start()",
-    "dying:AsAnotherProgram": "no return in start()",
-    "hanging:InStart": "no return in start()",
-    "hanging:InSync": "no return in",
-    "hanging:SpinningInSync": "no return in",
-    "hanging:DeafInStart": "no return in start()",
-    "hanging:StoppedInStart": "no return in start()",
+    "dying:WithItsGroup": "the scheduler process was killed by SIGKILL in start()",
+    "dying:AsAShortProgram": "the scheduler process exited with status 0 in start()",
+    "dying:AsAnotherProgram": "start() to return; actual: it had not after",
+    "hanging:InStart": "start() to return; actual: it had not after",
+    "hanging:InSync": "to return; actual: it had not after",
+    "hanging:SpinningInSync": "to return; actual: it had not after",
+    "hanging:DeafInStart": "start() to return; actual: it had not after",
+    "hanging:StoppedInStart": "start() to return; actual: it had not after",
     "flooding:Output": "MiB of output in start()",
     "flooding:Descriptors": "'success' for task",
-    "lying:AboutTheSize": "a terminal event for 1 task",
+    "lying:AboutTheSize": "a terminal event for the task",
     "lying:InErrors": "it raised Unspeakable",
     "breeding:Bomb": "processes in start()",
 }
-TOLD_BY_THE_FIRST_EVENT = {
-    "lying:AboutKeys": (PAIRS, "events for ("),
-    "lying:AboutTupleKeys": (PAIRS, "events for ("),
-    "lying:AboutStates": (WORDS, "states out of queued, running, success, failed"),
-    "lying:AboutEvents": (PAIRS, "each event to be a tuple (state, info)"),
-    "lying:AboutTheEnd": (PAIRS, "get_event_buffer() to return a dict"),
+#: A target that fails with the first event -> the rule that fails, and a part of its message.
+FAILS_WITH_THE_FIRST_EVENT = {
+    "lying:AboutKeys": (EVENTS, "events for ("),
+    "lying:AboutTupleKeys": (EVENTS, "events for ("),
+    "lying:AboutStates": (STATES, "one of the states queued, running, success, failed"),
+    "lying:AboutEvents": (EVENTS, "each event to be a tuple (state, info)"),
+    "lying:AboutTheEnd": (EVENTS, "get_event_buffer() to return a dict"),
 }
 
 
 def contained(judge: Command, target: str, *arguments: str) -> Judged:
-    """Judge a hostile executor, and hold everything that is true of all of them."""
+    """Run the suite on a hostile executor, and check what has to hold for all of them."""
     judged = judge(f"--executor=hostile.{target}", *arguments)
     assert judge.left_alive() == []
     assert judge.left_in_tmp() == []
     assert judged.seconds < 240
     assert judged.report["executor"]["target"] == f"hostile.{target}"
     assert "INTERNALERROR" not in judged.output
-    assert "the suite itself failed" not in judged.output
+    assert "internal error in executor-conformance" not in judged.output
     return judged
 
 
-def named(judged: Judged) -> dict[str, str]:
-    """The failures, which must be few and each say something."""
+def failures_of(judged: Judged) -> dict[str, str]:
+    """Return the failures.  They must be few, and each must have a message that is printed."""
     assert judged.status == 1, judged.status
     assert judged.report["conformant"] is False
     failures = judged.rules("failed")
     assert 1 <= len(failures) <= MOST_FAILURES, failures
     for rule, message in failures.items():
-        assert message.startswith("awaited "), message
+        assert message.startswith("expected "), message
         assert f"FAILED {rule}" in judged.stdout
-        assert message.partition("; seen: ")[2].split(" (after ")[0] in judged.stdout
+        assert message.partition("; actual: ")[2].split(" (calls: ")[0] in judged.stdout
     return failures
 
 
 @pytest.mark.parametrize(
     ("target", "rule", "seen"),
     [
-        *((target, RUNS, seen) for target, seen in TOLD_BY_THE_FIRST_TASK.items()),
-        *((target, rule, seen) for target, (rule, seen) in TOLD_BY_THE_FIRST_EVENT.items()),
+        *((target, FIRST_TASK, seen) for target, seen in FAILS_WITH_THE_FIRST_TASK.items()),
+        *((target, rule, seen) for target, (rule, seen) in FAILS_WITH_THE_FIRST_EVENT.items()),
     ],
 )
-def test_what_spoils_every_rule_is_told_by_one(judge: Command, target: str, rule: str, seen: str) -> None:
-    failures = named(contained(judge, target))
+def test_fault_in_every_rule_fails_only_one(judge: Command, target: str, rule: str, seen: str) -> None:
+    failures = failures_of(contained(judge, target))
     assert list(failures) == [rule]
     assert seen in failures[rule]
 
 
-def test_every_rule_gets_a_verdict_whatever_happens(judge: Command) -> None:
+def test_every_rule_gets_a_verdict(judge: Command) -> None:
     judged = contained(judge, "dying:ByExit")
     ids = list(judged.rules())
     assert ids == list(catalogue())
@@ -104,51 +105,54 @@ def test_every_rule_gets_a_verdict_whatever_happens(judge: Command) -> None:
 
 def test_hanging_constructor(judge: Command) -> None:
     judged = contained(judge, "hanging:InConstructor")
-    assert list(named(judged)) == [BUILDS]
+    assert list(failures_of(judged)) == [CONSTRUCTOR]
     assert judged.rules("passed") == {}
     assert 'hanging.py", line ' in judged.stdout, "the stack of the hang"
 
 
 def test_hanging_end(judge: Command) -> None:
-    judged = contained(judge, "hanging:InEnd", *WHERE_IT_SHOWS)
-    failures = named(judged)
-    assert "no return in end()" in failures["shutdown.every-worker-exits"]
+    judged = contained(judge, "hanging:InEnd", *FAST_CHAPTERS)
+    failures = failures_of(judged)
+    assert "end() to return; actual: it had not after" in failures["shutdown.end-leaves-no-worker"]
     assert 'hanging.py", line ' in judged.stdout, "the stack of the hang"
-    assert judged.rules("passed"), "the rules that need no end() are judged"
+    assert judged.rules("passed"), "rules that need no end() still run"
 
 
 def test_hanging_terminate(judge: Command) -> None:
-    failures = named(contained(judge, "hanging:InTerminate", *WHERE_IT_SHOWS))
-    assert "no return in terminate()" in failures["shutdown.terminate-stops-what-runs"]
+    failures = failures_of(contained(judge, "hanging:InTerminate", *FAST_CHAPTERS))
+    assert (
+        "terminate() to return; actual: it had not after"
+        in failures["shutdown.terminate-kills-running-tasks"]
+    )
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_hangs_that_point_at_each_other(judge: Command, processes: str) -> None:
+def test_hangs_that_blame_each_other(judge: Command, processes: str) -> None:
     judged = contained(judge, "hanging:InTurns", "-n", processes)
-    assert any("no return in" in message for message in named(judged).values())
+    assert any("to return; actual: it had not after" in message for message in failures_of(judged).values())
 
 
-def test_lasting_thread(judge: Command) -> None:
-    failures = named(contained(judge, "hanging:WithThread", *WHERE_IT_SHOWS))
-    assert "thread" in failures["shutdown.nothing-accumulates"]
+def test_thread_that_never_ends(judge: Command) -> None:
+    failures = failures_of(contained(judge, "hanging:WithThread", *FAST_CHAPTERS))
+    assert "thread" in failures["shutdown.no-leak-across-start-end-cycles"]
     assert "shutdown.interpreter-exit-does-not-hang" in failures
 
 
-def test_stopped_clocks_stop_nothing_else(judge: Command) -> None:
+def test_stopped_clocks_do_not_affect_the_suite(judge: Command) -> None:
     judged = contained(judge, "lying:AboutTime", "-n2", "-k", "not (memory. or model.)")
     assert judged.rules("inconclusive") == {}
 
 
-def test_daemon_is_named_and_dies(judge: Command) -> None:
-    failures = named(contained(judge, "breeding:Daemon", *WHERE_IT_SHOWS))
-    assert "1 still there" in failures["shutdown.every-worker-exits"]
+def test_daemon_is_reported_and_killed(judge: Command) -> None:
+    failures = failures_of(contained(judge, "breeding:Daemon", *FAST_CHAPTERS))
+    assert "1 still alive" in failures["shutdown.end-leaves-no-worker"]
 
 
-def test_daemon_of_ever_new_processes_dies(judge: Command) -> None:
-    named(contained(judge, "breeding:Hydra", "-k", "lifecycle or shutdown.every-worker-exits"))
+def test_daemon_that_keeps_forking_is_killed(judge: Command) -> None:
+    failures_of(contained(judge, "breeding:Hydra", "-k", "lifecycle or shutdown.end-leaves-no-worker"))
 
 
-def test_moderate_output_is_no_fault(judge: Command) -> None:
+def test_moderate_output_passes(judge: Command) -> None:
     judged = contained(judge, "flooding:OutputForAWhile", "-k", "lifecycle")
     assert judged.status == 0
     assert judged.rules("failed") == {}
@@ -158,26 +162,26 @@ def test_moderate_output_is_no_fault(judge: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "story"),
+    ("module", "part"),
     [
         ("import_exits", "importing it ended the process with status 3"),
         ("import_raises", "SystemExit: usage: import_raises FILE"),
-        ("import_hangs", "importing it did not end within"),
+        ("import_hangs", "importing it did not finish within"),
     ],
 )
-def test_import_that_fails(judge: Command, module: str, story: str) -> None:
+def test_failing_import_is_a_usage_error(judge: Command, module: str, part: str) -> None:
     judged = judge(f"--executor=hostile.{module}:Executor")
     assert judged.status == 4
     assert judge.left_alive() == []
     assert judge.left_in_tmp() == []
     first, *others = judged.stderr.strip().splitlines()
     assert first.startswith(f"ERROR: --executor='hostile.{module}:Executor'")
-    assert story in first
+    assert part in first
     if module != "import_hangs":
-        assert not any("executor_conformance" in line for line in others), "frames of the suite's own"
+        assert not any("executor_conformance" in line for line in others), "no frames of the suite"
 
 
-# -- pytest itself is ended ----------------------------------------------------------------------------------
+# -- pytest itself is interrupted or killed ------------------------------------------------------------------
 
 GATED = """
     import os
@@ -190,40 +194,40 @@ GATED = """
             super().execute_async(*arguments, **options)
 
         def sync(self):
-            # The first task, with which the suite gets acquainted, ends; all others stay where they are.
+            # The first task, with which the suite discovers the executor, ends; all others keep running.
             if len(open("running").readlines()) == 1:
                 super().sync()
 """
 
 
-def in_the_middle(
+def started_run(
     judge: Command, pytester: pytest.Pytester, eventually: Eventually, *arguments: str
 ) -> subprocess.Popen[str]:
-    """A run in whose rules tasks are running and daemons are loose."""
+    """Start a run, and return when its rules have running tasks and daemons."""
     pytester.makepyfile(gated=GATED)
-    process = judge.start("--executor=gated:Executor", "-k", "interface.builds or lifecycle", *arguments)
+    process = judge.start("--executor=gated:Executor", "-k", "interface.constructor or lifecycle", *arguments)
     running = pytester.path / "running"
-    # The first is from getting acquainted.
+    # The first line is from the discovery.
     assert eventually(lambda: running.exists() and len(set(running.read_text().split())) > 1, 60)
     assert eventually(lambda: len(judge.left_alive()) >= 4, 20)
     return process
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_nothing_outlives_a_killed_pytest(
+def test_killed_pytest_leaves_no_process(
     judge: Command, pytester: pytest.Pytester, eventually: Eventually, processes: str
 ) -> None:
-    process = in_the_middle(judge, pytester, eventually, "-n", processes)
+    process = started_run(judge, pytester, eventually, "-n", processes)
     process.kill()
     process.communicate()
     assert eventually(lambda: not judge.left_alive(), 5), judge.left_alive()
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_ctrl_c_ends_the_run_and_tells_what_was_found(
+def test_ctrl_c_interrupts_the_run_and_writes_the_report(
     judge: Command, pytester: pytest.Pytester, eventually: Eventually, processes: str
 ) -> None:
-    process = in_the_middle(judge, pytester, eventually, "-n", processes, "--conformance-report=x.json")
+    process = started_run(judge, pytester, eventually, "-n", processes, "--conformance-report=x.json")
     os.kill(process.pid, signal.SIGINT)
     stdout, _ = process.communicate(timeout=20)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
@@ -233,10 +237,10 @@ def test_ctrl_c_ends_the_run_and_tells_what_was_found(
     assert '"conformant": false' in (pytester.path / "x.json").read_text()
 
 
-def test_terminated_pytest_leaves_nothing(
+def test_terminated_pytest_leaves_no_process(
     judge: Command, pytester: pytest.Pytester, eventually: Eventually
 ) -> None:
-    process = in_the_middle(judge, pytester, eventually)
+    process = started_run(judge, pytester, eventually)
     process.terminate()
     process.communicate()
     assert eventually(lambda: not judge.left_alive(), 5), judge.left_alive()

@@ -1,4 +1,4 @@
-"""What the guide shows works: the adapter it prints judges a family that the suite does not know."""
+"""Tests that the code in the guide works: its adapter tests executors of an unknown family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
 
-#: A family of its own: threads, names for keys, and a list of what has ended.
+#: An executor of an unknown family: it uses threads, names as keys, and returns a list of ended tasks.
 RUNNERS = """
 import queue, threading
 
@@ -64,11 +64,11 @@ def python_blocks() -> list[str]:
 
 
 @pytest.mark.parametrize("block", python_blocks())
-def test_the_python_of_the_guide_compiles(block: str) -> None:
+def test_python_code_of_the_guide_compiles(block: str) -> None:
     compile(block, "docs/guide.md", "exec")
 
 
-def test_the_adapter_of_the_guide_judges_its_family(tmp_path: Path) -> None:
+def test_adapter_of_the_guide_works(tmp_path: Path) -> None:
     (adapter,) = (block for block in python_blocks() if "class RunnerAdapter" in block)
     (tmp_path / "runners_conformance.py").write_text(adapter)
     (tmp_path / "runners.py").write_text(RUNNERS)
@@ -91,20 +91,20 @@ def test_the_adapter_of_the_guide_judges_its_family(tmp_path: Path) -> None:
         check=False,
     )
     assert report.exists(), done.stdout + done.stderr
-    told = json.loads(report.read_text())
-    assert told["executor"]["adapter"] == "runners"
-    assert told["executor"]["distribution"] is None
-    failed = {rule["id"]: rule["message"] for rule in told["rules"] if rule["verdict"] == "failed"}
-    # A runner knows its keys by name only, so it cannot tell one that is in flight.
-    assert set(failed) <= {"states.a-key-in-flight-never-runs-twice-at-once"}, done.stdout
-    assert told["summary"]["must"]["passed"] > 25
+    data = json.loads(report.read_text())
+    assert data["executor"]["adapter"] == "runners"
+    assert data["executor"]["distribution"] is None
+    failed = {rule["id"]: rule["message"] for rule in data["rules"] if rule["verdict"] == "failed"}
+    # A runner knows its tasks by name only, so it cannot detect a key that is in flight.
+    assert set(failed) <= {"states.no-concurrent-runs-of-one-key"}, done.stdout
+    assert data["summary"]["must"]["passed"] > 25
 
 
-def test_every_option_and_ini_key_is_in_the_guide() -> None:
-    told = subprocess.run(
+def test_guide_has_every_option_and_ini_key() -> None:
+    text = subprocess.run(
         [sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    options = set(re.findall(r"^ +(--(?:executor|conformance|explain)[a-z-]*)", told, re.MULTILINE))
-    ini_keys = set(re.findall(r"^ +(executor\w*|conformance_\w+)(?= \(|:)", told, re.MULTILINE))
+    options = set(re.findall(r"^ +(--(?:executor|conformance|explain)[a-z-]*)", text, re.MULTILINE))
+    ini_keys = set(re.findall(r"^ +(executor\w*|conformance_\w+)(?= \(|:)", text, re.MULTILINE))
     assert {"--executor", "--explain", "executor", "conformance_level"} <= options | ini_keys
     assert not [name for name in options | ini_keys if f"`{name}" not in GUIDE]

@@ -1,102 +1,165 @@
-"""In which order rules are judged, and how often they are asked for."""
+"""In which order rules are judged, how often they are looked up, and what an intermittent hang does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from executor_conformance.judge import Judge, VerdictStore
-from executor_conformance.rules import NOT_ALWAYS, Rule, catalogue
-from executor_conformance.verdicts import Aside, Finding, Verdict
+from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, hung_calls
+from executor_conformance.judging.judge import Judge
+from executor_conformance.judging.store import VerdictStore
+from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.rules import Rule, catalogue
+from executor_conformance.verdicts import FailureMode, Finding, Verdict
 
-BUILDS = "interface.builds-with-parallelism"
+BUILDS = "interface.constructor-accepts-parallelism"
+END = "shutdown.end-leaves-no-worker"
+QUEUED_TIME = "queued_time.median-queued-time-is-within-budget"
+
+PASSED = Finding(Verdict.PASSED)
+FAILED = Finding(Verdict.FAILED)
+HUNG = Finding(Verdict.FAILED, failure_mode=FailureMode.HUNG, hung_call="end()")
 
 
-def test_what_is_blocked_is_looked_up_as_seldom_as_what_passes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Rules build on rules that build on rules: a walk along each way there would take ages."""
-    nothing: Any = None
-    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset(catalogue()))
-    lookups = []
-    load = VerdictStore.load
+class CountingStore(VerdictStore):
+    """Counts how often a finding is looked up."""
 
-    def counted(store: VerdictStore, rule_id: str) -> Finding | None:
-        lookups.append(rule_id)
-        return load(store, rule_id)
+    lookups = 0
 
-    monkeypatch.setattr(VerdictStore, "load", counted)
-    monkeypatch.setattr(
-        Judge,
-        "_finding_on",
-        lambda _, rule: Finding(Verdict.FAILED if rule.id == BUILDS else Verdict.BLOCKED, blocked_by=BUILDS),
-    )
+    def load(self, rule_id: str) -> Finding | None:
+        self.lookups += 1
+        return super().load(rule_id)
+
+
+def outcomes(tries: dict[str, list[Finding]], store: VerdictStore) -> Callable[[Rule], Finding]:
+    """Runs of rules: each gives its findings one after the other, the last of them again and again."""
+
+    def run(rule: Rule) -> Finding:
+        left = tries.get(rule.id, [PASSED])
+        finding = left.pop(0) if len(left) > 1 else left[0]
+        if finding.hung_call:
+            store.add_hang(finding.hung_call, rule.id)
+        return finding
+
+    return run
+
+
+def judge_of(store: VerdictStore, tries: dict[str, list[Finding]], selected: set[str]) -> Judge:
+    return Judge(outcomes(tries, store), store, frozenset(selected), location=TaskLocation.LOCAL_PROCESSES)
+
+
+def test_a_blocked_rule_costs_no_more_lookups_than_one_that_passes(tmp_path: Path) -> None:
+    """Rules build on rules that build on rules: following every path would take for ever."""
+    store = CountingStore(str(tmp_path))
+    judge = judge_of(store, {BUILDS: [FAILED]}, set(catalogue()))
     for rule in catalogue().values():
         judge.judge(rule)
-    ways = sum(len(rule.after) for rule in catalogue().values())
-    assert len(lookups) <= 2 * (ways + len(catalogue()))
-
-
-def _as_it_goes(tries: dict[str, list[str]]) -> Callable[[Judge, Rule], Finding]:
-    """What comes of each rule, one time after the other; the last of them again and again."""
-    hung = Finding(Verdict.FAILED, aside=Aside.HUNG, measurements={"hung_call": "end()"})
-    findings = {"hung": hung, "passed": Finding(Verdict.PASSED), "failed": Finding(Verdict.FAILED)}
-
-    def finding_on(judge: Judge, rule: Rule) -> Finding:
-        left = tries.get(rule.id, ["passed"])
-        name = left.pop(0) if len(left) > 1 else left[0]
-        if name == "hung":
-            judge.store.add_hang("end()", rule.id)
-        return findings[name]
-
-    return finding_on
+    paths = sum(len(rule.after) for rule in catalogue().values())
+    assert store.lookups <= 3 * (paths + len(catalogue()))
+    assert {finding.verdict for finding in store.all().values()} == {Verdict.FAILED, Verdict.BLOCKED}
 
 
 @pytest.mark.parametrize(
     ("rule_id", "tries", "verdict"),
     [
-        ("queued_time.the-first-instruction-comes-soon", ["hung", "passed"], Verdict.PASSED),
-        ("queued_time.the-first-instruction-comes-soon", ["hung", "hung", "failed"], Verdict.FAILED),
-        ("queued_time.the-first-instruction-comes-soon", ["hung"], Verdict.BLOCKED),
-        ("shutdown.end-returns-after-a-worker-died", ["hung"], Verdict.FAILED),
+        (QUEUED_TIME, [HUNG, PASSED], Verdict.PASSED),
+        (QUEUED_TIME, [HUNG, HUNG, FAILED], Verdict.FAILED),
+        (QUEUED_TIME, [HUNG], Verdict.BLOCKED),
+        ("shutdown.end-returns-after-a-worker-death", [HUNG], Verdict.FAILED),
     ],
 )
-def test_who_hangs_now_and_then_is_told_once(
-    rule_id: str, tries: list[str], verdict: Verdict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_rule_that_met_an_intermittent_hang_is_judged_again(
+    rule_id: str, tries: list[Finding], verdict: Verdict, tmp_path: Path
 ) -> None:
-    """What a rule is about is judged all the same, and the call is made again by the others."""
-    nothing: Any = None
-    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({rule_id}))
-    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({rule_id: tries, NOT_ALWAYS: ["hung"]}))
+    """Its own promise is judged all the same, and other rules go on making the call."""
+    store = VerdictStore(str(tmp_path))
+    judge = judge_of(store, {rule_id: tries, INTERMITTENT_HANG_RULE: [HUNG]}, {rule_id})
     assert judge.judge(catalogue()[rule_id]).verdict is verdict
-    assert judge.judge(catalogue()[NOT_ALWAYS]).verdict is Verdict.FAILED
-    assert not judge.store.hung_calls()
+    assert judge.judge(catalogue()[INTERMITTENT_HANG_RULE]).verdict is Verdict.FAILED
+    assert not hung_calls(store.hangs(), borne=4)
 
 
 @pytest.mark.parametrize(
-    ("tries", "at_any_pace", "verdict", "of_the_pace"),
+    ("tries", "of_the_race_rule", "verdict", "race_verdict"),
     [
-        (["hung", "hung", "passed"], "hung", Verdict.PASSED, Verdict.FAILED),
-        (["hung", "failed"], "hung", Verdict.FAILED, Verdict.BLOCKED),
-        (["hung", "passed"], "passed", Verdict.FAILED, Verdict.PASSED),
-        (["hung"], "hung", Verdict.FAILED, Verdict.BLOCKED),
+        ([HUNG, HUNG, PASSED], HUNG, Verdict.PASSED, Verdict.FAILED),
+        ([HUNG, FAILED], HUNG, Verdict.FAILED, Verdict.BLOCKED),
+        ([HUNG, PASSED], PASSED, Verdict.FAILED, Verdict.BLOCKED),
+        ([HUNG], HUNG, Verdict.FAILED, Verdict.BLOCKED),
     ],
 )
-def test_bad_luck_of_the_first_rule_blocks_nothing(
-    tries: list[str],
-    at_any_pace: str,
+def test_bad_luck_of_the_first_rule_about_a_call_blocks_no_other(
+    tries: list[Finding],
+    of_the_race_rule: Finding,
     verdict: Verdict,
-    of_the_pace: Verdict,
-    monkeypatch: pytest.MonkeyPatch,
+    race_verdict: Verdict,
     tmp_path: Path,
 ) -> None:
-    """What hangs by chance is the failure of the rule that meets it each time, if there is one."""
-    exits = catalogue()["shutdown.every-worker-exits"]
-    nothing: Any = None
-    judge = Judge(nothing, nothing, nothing, str(tmp_path), selected=frozenset({exits.id, NOT_ALWAYS}))
-    monkeypatch.setattr(Judge, "_finding_on", _as_it_goes({exits.id: tries, NOT_ALWAYS: [at_any_pace]}))
-    assert judge.judge(exits).verdict is verdict
-    assert judge.judge(catalogue()[NOT_ALWAYS]).verdict is of_the_pace
+    """A hang by chance is the failure of the rule that provokes it each time, if that one fails."""
+    store = VerdictStore(str(tmp_path))
+    judge = judge_of(
+        store, {END: tries, INTERMITTENT_HANG_RULE: [of_the_race_rule]}, {END, INTERMITTENT_HANG_RULE}
+    )
+    assert judge.judge(catalogue()[END]).verdict is verdict
+    assert judge.judge(catalogue()[INTERMITTENT_HANG_RULE]).verdict is race_verdict
+
+
+NEEDS_PROCESSES = "faults.sync-survives-a-worker-death"
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        (TaskLocation.HOST, "same pid"),
+        (TaskLocation.ELSEWHERE, "cannot see"),
+        (TaskLocation.UNKNOWN, "no task was seen"),
+    ],
+)
+def test_what_cannot_be_seen_is_not_judged(location: TaskLocation, reason: str, tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    judge = Judge(outcomes({}, store), store, location=location)
+    finding = judge.judge(catalogue()[NEEDS_PROCESSES])
+    assert finding.verdict is Verdict.NOT_APPLICABLE
+    assert reason in finding.actual
+
+
+def test_what_the_family_lacks_is_not_judged(tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    judge = Judge(outcomes({}, store), store, lacks={Capability.TERMINATE: "it has none"})
+    rule = next(rule for rule in catalogue().values() if Capability.TERMINATE in rule.needs)
+    finding = judge.judge(rule)
+    assert finding.verdict is Verdict.NOT_APPLICABLE
+    assert finding.actual == f"it has none (the rule needs {Capability.TERMINATE.value})"
+
+
+def test_a_failure_of_a_replay_stands_as_it_is(tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    stalled = Finding(Verdict.FAILED, failure_mode=FailureMode.STALLED)
+    tries = {QUEUED_TIME: [stalled], "lifecycle.runs-a-task": [FAILED]}
+    judge = Judge(outcomes(tries, store), store, replaying=True)
+    assert judge.judge(catalogue()[QUEUED_TIME]) == replace_duration(stalled, judge, QUEUED_TIME)
+
+
+def replace_duration(finding: Finding, judge: Judge, rule_id: str) -> Finding:
+    known = judge.store.load(rule_id)
+    assert known is not None
+    return Finding(finding.verdict, failure_mode=finding.failure_mode, duration_s=known.duration_s)
+
+
+def test_a_rule_not_reached_in_time_is_inconclusive(tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    judge = Judge(outcomes({}, store), store, deadline=0.0, time_limit_s=240.0)
+    finding = judge.judge(catalogue()[QUEUED_TIME])
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert finding.actual == "not run: the 240 s limit was reached (--conformance-time-limit)"
+
+
+def test_a_bug_of_the_suite_is_neither_a_pass_nor_a_failure(tmp_path: Path) -> None:
+    def run(rule: Rule) -> Finding:
+        raise LookupError("nothing there")
+
+    finding = Judge(run, VerdictStore(str(tmp_path))).judge(catalogue()[QUEUED_TIME])
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "internal error in executor-conformance (please report): LookupError" in finding.actual

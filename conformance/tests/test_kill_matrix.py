@@ -1,4 +1,4 @@
-"""What the kill matrix says of a row, in which order, and how it counts blame."""
+"""Tests of the kill matrix: when a row is exact, the order of rows, the blame precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def row(breaks: str, *failed: str, name: str = "Some", undecided: int = 0) -> Ro
     return Row(specimen, failed, blocked=3, undecided=undecided)
 
 
-def test_a_row_is_exact_if_only_the_broken_rule_failed() -> None:
+def test_row_is_exact_if_only_its_rule_failed() -> None:
     assert row("a.b", "a.b").is_exact
     assert not row("a.b").is_exact
     assert not row("a.b", "a.c").is_exact
@@ -20,14 +20,14 @@ def test_a_row_is_exact_if_only_the_broken_rule_failed() -> None:
     assert not row("a.b", "a.b", undecided=1).is_exact
 
 
-def test_blame_precision_counts_failures_that_name_the_promise() -> None:
+def test_blame_precision_counts_failures_of_the_violated_rule() -> None:
     assert blame_precision([row("a.b", "a.b"), row("a.b", "a.b", "a.c"), row("a.b", "a.d"), row("a.b")]) == (
         2,
         4,
     )
 
 
-def test_the_order_is_that_of_the_specification_whatever_order_the_runs_ended_in() -> None:
+def test_rows_are_in_the_order_of_the_specification() -> None:
     first, second, *_ = catalogue()
     rows = [row(second, second), row(first, first, name="Zebra"), row(first, first, name="Ant")]
     text = document(rows)
@@ -36,7 +36,7 @@ def test_the_order_is_that_of_the_specification_whatever_order_the_runs_ended_in
     assert r"It &lt;breaks> a\|b." in text
 
 
-def test_what_was_written_can_be_read_to_judge_some_again() -> None:
+def test_written_matrix_can_be_read_again() -> None:
     first, second, *_ = catalogue()
     rows = [
         row(first, first, name="Exact"),
@@ -48,7 +48,7 @@ def test_what_was_written_can_be_read_to_judge_some_again() -> None:
     assert [one.failed for one in read(text)] == [(first,), (second, first), ()]
 
 
-def test_the_committed_matrix_has_every_executor_and_every_rule_and_each_row_is_exact() -> None:
+def test_committed_matrix_is_complete_and_exact() -> None:
     lines = [line.split(" | ") for line in MATRIX.read_text(encoding="utf-8").splitlines() if "`" in line]
     rows = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 5}
     by_rule = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 3}

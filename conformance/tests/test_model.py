@@ -1,38 +1,41 @@
-"""Programs of chance: the same seed makes the same ones, and what one found can be performed again."""
+"""Random programs: the same seed generates the same ones, and a failing one can be replayed."""
 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Command
 
-from executor_conformance.harness import exploring
 from executor_conformance.harness.calibration import Budgets
-from executor_conformance.harness.exploring import Breach
-from executor_conformance.harness.programs import DOINGS, Performance, Program, Step
+from executor_conformance.programs import exploring, generating
+from executor_conformance.programs.exploring import Counterexample
+from executor_conformance.programs.performance import Performance
+from executor_conformance.programs.program import DOINGS, Program, Step
 
-RULE = "model.any-order-keeps-the-promises"
+RULE = "model.random-sequences-keep-every-invariant"
 BROKEN = "fixtures.broken.model:DropsTheThirdTry"
 
 
 class FakeTrial:
-    """What the explorer asks of a trial, when nothing is performed."""
+    """The part of a trial that the explorer uses if no program is run."""
 
     budgets = Budgets(4.0, 0.06, 5.0, 6.0, 0.25)
-    programs = 200
+    context = SimpleNamespace(programs=200)
 
 
-def explored(monkeypatch: pytest.MonkeyPatch, seed: int, kills: bool, breaks: Any = None) -> list[Program]:
+def explore(monkeypatch: pytest.MonkeyPatch, seed: int, kills: bool, breaks: Any = None) -> list[Program]:
+    """The programs of this seed or, with ``breaks``, the one that is left after shrinking."""
     performed: list[Program] = []
 
-    def perform(_: object, program: Program, patience: float = 1.0) -> Breach | None:
+    def perform(_: object, program: Program, patience: float = 1.0) -> Counterexample | None:
         performed.append(program)
         return breaks(program) if breaks is not None else None
 
     monkeypatch.setattr(exploring, "perform", perform)
-    explorer = exploring.explore(FakeTrial(), kills=kills, seed=seed)  # type: ignore[arg-type]
+    explorer = generating.explore(FakeTrial(), kills=kills, seed=seed)  # type: ignore[arg-type]
     if breaks is not None:
         shrunk = explorer.shrunk()
         assert shrunk is not None
@@ -41,40 +44,40 @@ def explored(monkeypatch: pytest.MonkeyPatch, seed: int, kills: bool, breaks: An
 
 
 @pytest.mark.parametrize("kills", [False, True])
-def test_the_same_seed_makes_the_same_programs(monkeypatch: pytest.MonkeyPatch, kills: bool) -> None:
-    first = explored(monkeypatch, 7, kills)
+def test_the_same_seed_generates_the_same_programs(monkeypatch: pytest.MonkeyPatch, kills: bool) -> None:
+    first = explore(monkeypatch, 7, kills)
     assert len(first) >= 10
-    assert explored(monkeypatch, 7, kills) == first
-    assert explored(monkeypatch, 8, kills) != first
+    assert explore(monkeypatch, 7, kills) == first
+    assert explore(monkeypatch, 8, kills) != first
 
 
-def test_programs_do_everything_that_there_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_use_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     done = {
         step.do
         for seed in range(6)
         for kills in (False, True)
-        for program in explored(monkeypatch, seed, kills)
+        for program in explore(monkeypatch, seed, kills)
         for step in program.steps
     }
     assert done == set(DOINGS)
     assert all(hasattr(Performance, f"_do_{do.replace('-', '_')}") for do in DOINGS)
 
 
-def test_what_breaks_a_promise_is_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(program: Program) -> Breach | None:
+def test_a_failing_program_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(program: Program) -> Counterexample | None:
         wanted = ["hold", "fail"]
         found = [step.do for step in program.steps if step.do in wanted]
         for do in found:
             if wanted and do == wanted[0]:
                 wanted.pop(0)
-        return None if wanted else Breach(program, "a.promise", "", "seen")
+        return None if wanted else Counterexample(program, "a.promise", "", "seen")
 
-    (program,) = explored(monkeypatch, 1, False, breaks)
+    (program,) = explore(monkeypatch, 1, False, breaks)
     assert [step.do for step in program.steps] == ["hold", "fail"]
 
 
 @pytest.mark.parametrize("parallelism", [0, 2])
-def test_a_program_survives_being_written_down(parallelism: int) -> None:
+def test_a_program_survives_serialization(parallelism: int) -> None:
     program = Program(parallelism, (Step("hold"), Step("kill", 1), Step("drain-dag", dag="b")))
     assert Program.from_dict(json.loads(json.dumps(program.as_dict()))) == program
 
@@ -90,29 +93,26 @@ def test_a_program_survives_being_written_down(parallelism: int) -> None:
         ({"parallelism": 1, "steps": [{"do": "hold", "dag": "c"}]}, "step 1"),
     ],
 )
-def test_what_is_no_program_is_told(data: dict[str, Any], hint: str) -> None:
+def test_an_invalid_program_is_rejected(data: dict[str, Any], hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         Program.from_dict(data)
 
 
-def test_a_breach_is_shown_written_down_and_replayed(judge: Command) -> None:
+def test_a_failing_program_is_reported_saved_and_replayed(judge: Command) -> None:
     judged = judge(f"--executor={BROKEN}", "-k", RULE, "--conformance-programs=200")
     assert list(judged.rules("failed")) == [RULE], judged.output
-    assert "the next try of task 1 is submitted" in judged.output
-    assert "pytest --replay=replay-any-order-keeps-the-promises.json" in judged.output
+    assert "submit a retry of task 1" in judged.output
+    assert "pytest --replay=replay-random-sequences-keep-every-invariant.json" in judged.output
 
-    replayed = judge("--replay=replay-any-order-keeps-the-promises.json")
+    replayed = judge("--replay=replay-random-sequences-keep-every-invariant.json")
     assert replayed.status == 1, replayed.output
     assert list(replayed.rules()) == [RULE]
 
-    mended = judge(
-        "--replay=replay-any-order-keeps-the-promises.json", "--executor=executor_reference:LocalExecutor"
+    fixed = judge(
+        "--replay=replay-random-sequences-keep-every-invariant.json",
+        "--executor=executor_reference:LocalExecutor",
     )
-    assert mended.status == 0, mended.output
-
-
-def written(rule: str, steps: object = ()) -> str:
-    return json.dumps({"replay": 1, "rule": rule, "program": {"parallelism": 1, "steps": steps}})
+    assert fixed.status == 0, fixed.output
 
 
 @pytest.mark.parametrize(
@@ -120,23 +120,27 @@ def written(rule: str, steps: object = ()) -> str:
     [
         (None, "No such file"),
         ("not json", "Expecting value"),
-        ("{}", "it is no replay"),
-        ('{"replay": 1, "rule": "model.any-odrer", "program": {}}', "did you mean"),
+        ("{}", "not a replay file"),
         (
-            '{"replay": 1, "rule": "states.a-new-try-runs", "program": {"parallelism": 1, "steps": []}}',
-            "not judged",
+            '{"replay": 1, "rule": "model.random-sequences-keep-every-invarint", "program": {}}',
+            "did you mean",
+        ),
+        (
+            '{"replay": 1, "rule": "states.an-event-is-returned-once", '
+            '"program": {"parallelism": 1, "steps": []}}',
+            "does not run random programs",
         ),
         (f'{{"replay": 1, "rule": "{RULE}", "program": {{"parallelism": 1, "steps": [1]}}}}', "step 1"),
         (
             f'{{"replay": 1, "rule": "{RULE}", "program": {{"parallelism": 1, "steps": []}}}}',
-            "names no executor",
+            "does not name an executor",
         ),
     ],
 )
-def test_what_is_no_replay_is_a_usage_error(judge: Command, content: str | None, hint: str) -> None:
+def test_an_invalid_replay_file_is_a_usage_error(judge: Command, content: str | None, hint: str) -> None:
     if content is not None:
-        (judge.folder / "it.json").write_text(content)
-    process = judge.start("--replay=it.json")
+        (judge.folder / "replay.json").write_text(content)
+    process = judge.start("--replay=replay.json")
     stdout, stderr = process.communicate()
     assert process.returncode == 4, stdout + stderr
     assert hint in stdout + stderr
@@ -145,19 +149,19 @@ def test_what_is_no_replay_is_a_usage_error(judge: Command, content: str | None,
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("--conformance-seed=-1", "not a whole number"),
-        ("--conformance-programs=0", "judge nothing"),
-        ("--conformance-programs=many", "not a whole number"),
+        ("--conformance-seed=-1", "not a non-negative whole number"),
+        ("--conformance-programs=0", "check nothing"),
+        ("--conformance-programs=many", "not a non-negative whole number"),
     ],
 )
-def test_a_wrong_number_is_a_usage_error(judge: Command, option: str, hint: str) -> None:
+def test_an_invalid_number_is_a_usage_error(judge: Command, option: str, hint: str) -> None:
     process = judge.start("--executor=executor_reference:LocalExecutor", option)
     stdout, stderr = process.communicate()
     assert process.returncode == 4, stdout + stderr
     assert hint in stdout + stderr
 
 
-def test_the_seed_is_shown_and_taken(judge: Command) -> None:
+def test_the_seed_option_is_used_and_printed(judge: Command) -> None:
     judged = judge(
         "--executor=executor_reference:LocalExecutor",
         *("-k", RULE, "-n", "2", "--conformance-seed=99", "--conformance-programs=2"),

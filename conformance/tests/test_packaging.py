@@ -1,4 +1,4 @@
-"""The README as PyPI shows it, links into the repository, and the metadata that other tools read."""
+"""Tests of the README on PyPI, of links into the repository, and of the package metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 URL = "https://github.com/executor-conformance/executor-conformance"
-#: Every file in which a link to this repository may go stale.
+#: All files that may contain links to this repository.
 FILES = [
     REPOSITORY / "pyproject.toml",
     REPOSITORY / "CITATION.cff",
@@ -25,12 +25,12 @@ def read(name: str) -> str:
 
 
 def anchors(markdown: str) -> set[str]:
-    """The fragments under which GitHub shows the headings of a document."""
+    """Return the fragments that GitHub gives to the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_link_in_the_readme_is_absolute() -> None:
+def test_links_in_the_readme_are_absolute() -> None:
     """PyPI shows the README without the files around it, and without GitHub's anchors."""
     prose = re.sub(r"^```.*?^```$", "", read("README.md"), flags=re.MULTILINE | re.DOTALL)
     defined = dict(re.findall(r"^\[([^\]]+)\]:\s*(\S+)", prose, re.MULTILINE))
@@ -42,21 +42,21 @@ def test_every_link_in_the_readme_is_absolute() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_every_link_into_the_repository_leads_to_a_file(file: Path) -> None:
+def test_links_into_the_repository_lead_to_files(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     for target, fragment in re.findall(rf"{URL}/(?:blob|tree|raw)/main/([\w./-]*\w)(?:#([\w-]+))?", text):
         assert (REPOSITORY / target).exists(), target
         assert not fragment or fragment in anchors(read(target)), f"{target}#{fragment}"
 
 
-def test_the_project_has_the_links_that_pypi_shows() -> None:
+def test_project_urls() -> None:
     (urls,) = re.findall(r"^\[project\.urls\]\n(.*?)\n\n", read("pyproject.toml"), re.MULTILINE | re.DOTALL)
     labels = dict(re.findall(r'^(\w+) = "(.*)"$', urls, re.MULTILINE))
     assert labels.keys() == {"Homepage", "Documentation", "Specification", "Changelog", "Issues", "Source"}
     assert all(f"{url}/".startswith(f"{URL}/") for url in labels.values())
 
 
-def test_the_citation_has_the_version_and_date_of_the_changelog() -> None:
+def test_citation_has_the_version_and_date_of_the_changelog() -> None:
     (version,) = re.findall(r'^version = "(.*)"$', read("pyproject.toml"), re.MULTILINE)
     (released,) = re.findall(rf"^## \[{re.escape(version)}\] - (.+)$", read("CHANGELOG.md"), re.MULTILINE)
     citation = dict(re.findall(r'^([\w-]+): "?([^"\n]+)"?$', read("CITATION.cff"), re.MULTILINE))

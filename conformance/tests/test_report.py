@@ -1,4 +1,4 @@
-"""The report: its JSON Schema, its counts, what it calls conformant, and its Markdown."""
+"""Tests of the report: its JSON Schema, its counts, when it is conformant, its Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from executor_conformance.verdicts import Finding, Verdict
 
 FINDINGS = {
     Verdict.PASSED: Finding(Verdict.PASSED, duration_s=0.25, measurements={"tasks": 300}),
-    Verdict.FAILED: Finding(Verdict.FAILED, awaited="an event", seen="none", after="start(), end()"),
-    Verdict.NOT_APPLICABLE: Finding(Verdict.NOT_APPLICABLE, seen="it has no terminate()"),
-    Verdict.INCONCLUSIVE: Finding(Verdict.INCONCLUSIVE, seen="the time limit was used up"),
-    Verdict.BLOCKED: Finding(Verdict.BLOCKED, seen="blocked by another", blocked_by="lifecycle.runs-a-task"),
-    Verdict.KNOWN_FAILURE: Finding(Verdict.KNOWN_FAILURE, awaited="an event", seen="none"),
-    Verdict.UNEXPECTED_PASS: Finding(Verdict.UNEXPECTED_PASS, seen="it was known to fail"),
+    Verdict.FAILED: Finding(Verdict.FAILED, expected="an event", actual="none", calls="start(), end()"),
+    Verdict.NOT_APPLICABLE: Finding(Verdict.NOT_APPLICABLE, actual="it has no terminate()"),
+    Verdict.INCONCLUSIVE: Finding(Verdict.INCONCLUSIVE, actual="the time limit was used up"),
+    Verdict.BLOCKED: Finding(
+        Verdict.BLOCKED, actual="blocked by another", blocked_by="lifecycle.runs-a-task"
+    ),
+    Verdict.KNOWN_FAILURE: Finding(Verdict.KNOWN_FAILURE, expected="an event", actual="none"),
+    Verdict.UNEXPECTED_PASS: Finding(Verdict.UNEXPECTED_PASS, actual="it was known to fail"),
 }
 
 
 def rules_of(level: Level) -> list[Rule]:
-    """Rules of this level; there is no ``may`` rule yet, so a ``should`` rule stands in for one."""
+    """Return the rules of this level.  There is no ``may`` rule yet, so a ``should`` rule replaces it."""
     found = [rule for rule in catalogue().values() if rule.level is level]
     if not found and level is Level.MAY:
-        stand_in = copy.copy(rules_of(Level.SHOULD)[0])
-        object.__setattr__(stand_in, "level", Level.MAY)
-        return [stand_in]
+        replacement = copy.copy(rules_of(Level.SHOULD)[0])
+        object.__setattr__(replacement, "level", Level.MAY)
+        return [replacement]
     return found
 
 
@@ -46,7 +48,7 @@ def report_of(
     level: str = "must",
     complete: bool = True,
     options: Mapping[str, Any] | None = None,
-    replaces: tuple[str, ...] = (),
+    stubs: tuple[str, ...] = (),
 ) -> Report:
     return Report(
         target="package.module:Executor",
@@ -62,7 +64,7 @@ def report_of(
         level=level,
         findings=findings,
         complete=complete,
-        replaces=replaces,
+        stubs=stubs,
     )
 
 
@@ -81,15 +83,15 @@ def validate(data: Any) -> None:
 # -- the schema ----------------------------------------------------------------------------------------------
 
 
-def test_the_schema_is_a_valid_schema() -> None:
+def test_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
-def test_the_schema_holds_for_every_verdict_at_every_level() -> None:
+def test_schema_accepts_every_verdict_at_every_level() -> None:
     validate(json.loads(WRITERS[".json"](every_verdict_at_every_level())))
 
 
-def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
+def test_schema_accepts_options_and_measurements_of_any_kind() -> None:
     rule = rules_of(Level.MUST)[0]
     finding = Finding(
         Verdict.PASSED, measurements={"processes": ["1", "2"], "deep": {"more": 1.5}, "none": None}
@@ -98,16 +100,16 @@ def test_the_schema_holds_for_options_and_measurements_of_any_kind() -> None:
     validate(json.loads(WRITERS[".json"](report)))
 
 
-def test_what_the_adapter_replaces_is_told_in_every_format() -> None:
-    report = report_of(given(Level.MUST, Verdict.PASSED), replaces=("the program run, by a probe",))
+def test_stubs_are_listed_in_every_format() -> None:
+    report = report_of(given(Level.MUST, Verdict.PASSED), stubs=("the program run, by a probe",))
     data = json.loads(WRITERS[".json"](report))
     validate(data)
-    assert data["executor"]["replaces"] == ["the program run, by a probe"]
-    assert "Replaced: the program run, by a probe." in WRITERS[".md"](report)
-    assert "Replaced: the program run, by a probe." in WRITERS[".html"](report)
+    assert data["executor"]["stubs"] == ["the program run, by a probe"]
+    assert "Stubbed: the program run, by a probe." in WRITERS[".md"](report)
+    assert "Stubbed: the program run, by a probe." in WRITERS[".html"](report)
 
 
-def test_a_number_that_json_does_not_have_is_told_as_text() -> None:
+def test_nan_and_infinity_become_strings() -> None:
     finding = Finding(Verdict.PASSED, measurements={"seconds": [float("inf")]})
     report = report_of((rules_of(Level.MUST)[0], finding), options={"limit": float("nan")})
     data = json.loads(WRITERS[".json"](report), parse_constant=pytest.fail)
@@ -144,20 +146,22 @@ def _put(value: Any, *path: str | int) -> Callable[[Any], None]:
         pytest.param(_put(1, "summary", "must", "skipped"), id="unknown-verdict-in-the-summary"),
         pytest.param(_put(1, "rules", 0, "more"), id="unknown-key-of-a-rule"),
         pytest.param(_drop("conformant"), id="no-verdict"),
+        pytest.param(_drop("complete"), id="no-completeness"),
+        pytest.param(_put("somewhere", "executor", "tasks"), id="unknown-place-of-tasks"),
         pytest.param(_drop("summary", "should", "blocked"), id="no-count"),
         pytest.param(_drop("rules", 0, "measurements"), id="no-measurements"),
         pytest.param(_drop("machine", "calibration", "fork_s"), id="no-calibration"),
-        pytest.param(_put("skipped", "rules", 0, "verdict"), id="strange-verdict"),
-        pytest.param(_put("could", "rules", 0, "level"), id="strange-level"),
-        pytest.param(_put("misc", "rules", 0, "chapter"), id="strange-chapter"),
-        pytest.param(_put("module.Class", "executor", "target"), id="strange-target"),
+        pytest.param(_put("skipped", "rules", 0, "verdict"), id="unknown-verdict"),
+        pytest.param(_put("could", "rules", 0, "level"), id="unknown-level"),
+        pytest.param(_put("misc", "rules", 0, "chapter"), id="unknown-chapter"),
+        pytest.param(_put("module.Class", "executor", "target"), id="invalid-target"),
         pytest.param(_put(-1, "summary", "may", "passed"), id="negative-count"),
         pytest.param(_put(-0.5, "rules", 0, "duration_s"), id="negative-duration"),
         pytest.param(_put("a reason", "rules", 0, "message"), id="a-pass-with-a-message"),
         pytest.param(_put("", "rules", 1, "message"), id="a-failure-without-a-message"),
     ],
 )
-def test_the_schema_refuses(change: Callable[[Any], None]) -> None:
+def test_schema_rejects(change: Callable[[Any], None]) -> None:
     data = every_verdict_at_every_level().as_dict()
     validate(data)
     change(data)
@@ -165,15 +169,15 @@ def test_the_schema_refuses(change: Callable[[Any], None]) -> None:
         validate(data)
 
 
-def test_the_schema_knows_the_verdicts_levels_and_chapters_of_the_suite() -> None:
+def test_schema_has_all_verdicts_levels_and_chapters() -> None:
     entry = schema()["properties"]["rules"]["items"]["properties"]
     assert entry["verdict"]["enum"] == [verdict.value for verdict in Verdict]
     assert entry["level"]["enum"] == [level.value for level in Level]
     assert set(CHAPTERS) <= set(entry["chapter"]["enum"])
-    assert all(rule.chapter in entry["chapter"]["enum"] for rule in catalogue().values())
+    assert all(rule.chapter.name in entry["chapter"]["enum"] for rule in catalogue().values())
 
 
-def test_a_real_run_writes_what_the_schema_says(tmp_path: Path) -> None:
+def test_report_of_a_real_run_matches_the_schema(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     done = subprocess.run(
         [
@@ -199,19 +203,21 @@ def test_a_real_run_writes_what_the_schema_says(tmp_path: Path) -> None:
         "adapter": "futures",
         "distribution": None,
         "options": {"thread_name_prefix": "judged"},
+        "tasks": "in the host",
     }
+    assert data["complete"] is True
     assert data["conformant"] is True
     by_id = {rule["id"]: rule for rule in data["rules"]}
-    assert by_id["parallelism.negative-is-refused"]["verdict"] == "passed"
-    assert by_id["interface.takes-lists-and-tuples"]["verdict"] == "not_applicable"
-    assert by_id["interface.takes-lists-and-tuples"]["message"]
+    assert by_id["parallelism.negative-is-rejected"]["verdict"] == "passed"
+    assert by_id["interface.list-and-tuple-argv-are-accepted"]["verdict"] == "not_applicable"
+    assert by_id["interface.list-and-tuple-argv-are-accepted"]["message"]
     assert sum(sum(counts.values()) for counts in data["summary"].values()) == len(data["rules"])
 
 
 # -- the counts ----------------------------------------------------------------------------------------------
 
 
-def test_the_summary_counts_each_verdict_at_its_level() -> None:
+def test_summary_counts_verdicts_by_level() -> None:
     must, should = rules_of(Level.MUST), rules_of(Level.SHOULD)
     report = report_of(
         (must[0], FINDINGS[Verdict.PASSED]),
@@ -229,9 +235,11 @@ def test_the_summary_counts_each_verdict_at_its_level() -> None:
     }
 
 
-def test_counts_can_be_had_for_one_chapter() -> None:
+def test_count_of_one_chapter() -> None:
     report = report_of(*((rule, FINDINGS[Verdict.PASSED]) for rule in catalogue().values()))
-    by_chapter = {chapter: report.count(chapter=chapter)[Verdict.PASSED] for chapter in CHAPTERS}
+    by_chapter = {
+        chapter.name: report.count(chapter=chapter)[Verdict.PASSED] for chapter in CHAPTERS.values()
+    }
     assert all(by_chapter.values())
     assert sum(by_chapter.values()) == len(catalogue())
 
@@ -246,7 +254,7 @@ PASSED_MUST = given(Level.MUST, Verdict.PASSED)
     [Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE],
     ids=str,
 )
-def test_what_speaks_against_an_executor(verdict: Verdict) -> None:
+def test_verdicts_that_prevent_conformance(verdict: Verdict) -> None:
     against_must, against_should = given(Level.MUST, verdict), given(Level.SHOULD, verdict)
     against_may = given(Level.MAY, verdict)
     assert not report_of(PASSED_MUST, against_must, level="must").conformant
@@ -257,7 +265,7 @@ def test_what_speaks_against_an_executor(verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.PASSED, Verdict.NOT_APPLICABLE, Verdict.BLOCKED], ids=str)
-def test_what_does_not_speak_against_an_executor(verdict: Verdict) -> None:
+def test_verdicts_that_do_not_prevent_conformance(verdict: Verdict) -> None:
     assert report_of(PASSED_MUST, given(Level.MUST, verdict), level="should").conformant
 
 
@@ -270,11 +278,11 @@ def test_what_does_not_speak_against_an_executor(verdict: Verdict) -> None:
         pytest.param((Verdict.INCONCLUSIVE,), id="inconclusive-only"),
     ],
 )
-def test_where_nothing_was_judged_nothing_conforms(verdicts: tuple[Verdict, ...]) -> None:
+def test_report_without_applicable_rules_is_not_conformant(verdicts: tuple[Verdict, ...]) -> None:
     assert not report_of(*(given(Level.MUST, verdict) for verdict in verdicts)).conformant
 
 
-def test_a_run_that_was_broken_off_does_not_conform() -> None:
+def test_interrupted_run_is_not_conformant() -> None:
     assert report_of(PASSED_MUST).conformant
     assert not report_of(PASSED_MUST, complete=False).conformant
 
@@ -282,24 +290,24 @@ def test_a_run_that_was_broken_off_does_not_conform() -> None:
 # -- messages and Markdown -----------------------------------------------------------------------------------
 
 
-def test_the_message_tells_what_was_awaited_and_seen_and_when() -> None:
+def test_message_has_expected_actual_and_calls() -> None:
     entries = {entry["verdict"]: entry for entry in every_verdict_at_every_level().as_dict()["rules"]}
-    assert entries["failed"]["message"] == "awaited an event; seen: none (after start(), end())"
+    assert entries["failed"]["message"] == "expected an event; actual: none (calls: start(), end())"
     assert entries["passed"]["message"] == ""
     assert entries["blocked"]["message"] == "blocked by another"
 
 
-def test_markdown_names_the_target_the_verdict_and_each_failure() -> None:
+def test_markdown_has_target_verdict_and_failures() -> None:
     text = WRITERS[".md"](every_verdict_at_every_level())
     assert text.splitlines()[0] == "# package.module:Executor: not conformant"
     rule = rules_of(Level.MUST)[0]
-    assert f"- **{rule.id}** (must): awaited an event; seen: none (after start(), end())" in text
+    assert f"- **{rule.id}** (must): expected an event; actual: none (calls: start(), end())" in text
     conformant = WRITERS[".md"](report_of(PASSED_MUST))
     assert conformant.splitlines()[0] == "# package.module:Executor: conformant"
     assert "## Failed" not in conformant
 
 
-def test_markdown_tables_have_as_many_cells_in_each_row() -> None:
+def test_markdown_table_rows_have_equal_length() -> None:
     lines = [
         line for line in WRITERS[".md"](every_verdict_at_every_level()).splitlines() if line.startswith("|")
     ]
@@ -307,9 +315,9 @@ def test_markdown_tables_have_as_many_cells_in_each_row() -> None:
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_markdown_escapes_what_an_executor_says() -> None:
+def test_markdown_escapes_text_from_an_executor() -> None:
     seen = "<script>alert(1)</script> a|b *bold* __init__() x_y `code`\n# heading\n- item"
-    finding = Finding(Verdict.FAILED, awaited="<LocalExecutor object>", seen=seen)
+    finding = Finding(Verdict.FAILED, expected="<LocalExecutor object>", actual=seen)
     text = WRITERS[".md"](report_of((rules_of(Level.MUST)[0], finding)))
     assert "<script>" not in text
     assert "<LocalExecutor" not in text
@@ -319,8 +327,8 @@ def test_markdown_escapes_what_an_executor_says() -> None:
     assert "\n- item" not in text
 
 
-def test_html_escapes_what_an_executor_says() -> None:
-    finding = Finding(Verdict.FAILED, awaited="<LocalExecutor object>", seen="<script>alert(1)</script>")
+def test_html_escapes_text_from_an_executor() -> None:
+    finding = Finding(Verdict.FAILED, expected="<LocalExecutor object>", actual="<script>alert(1)</script>")
     rule = rules_of(Level.MUST)[0]
     text = WRITERS[".html"](report_of((rule, finding)))
     assert rule.id in text

@@ -1,1 +1,1 @@
-"""Jobs of AWS Batch, launched and watched by an async executor."""
+"""Launches and watches AWS Batch jobs with an async executor."""

@@ -1,9 +1,9 @@
-"""Launch and watch thousands of Batch jobs on one event loop, and hold the outcome against the truth.
+"""Launches and watches thousands of Batch jobs on one event loop, and checks the outcome.
 
     python -m examples.batch [--jobs 10000] [--fail 0.02] [--throttle 0.1] [--endpoint URL] [--core 0]
 
-The server has a process of its own, on another core.  The exit status is 1 if a promise was broken: a job
-lost, submitted or reported twice, or reported with another end than it had.
+The server runs in its own process, on another core.  The exit status is 1 if a job was lost, submitted or
+reported twice, or reported with another outcome than it had.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
-from examples.batch.conduct import Conduct, add_options, from_options
+from examples.batch.behavior import Behavior, add_options, from_options
 from examples.batch.jobs import Jobs
 from examples.batch.meters import Meters
-from examples.batch.process import served, truth_of
+from examples.batch.process import fetch_truth, run_server
 from examples.batch.progress import Progress
-from examples.batch.run import Reports, broken_promises, keys_of, run_all
+from examples.batch.run import Reports, find_errors, make_keys, run_all
 from executor_reference import AsyncExecutor, Limit, TaskKey
 
-#: Of the broken promises, so many are told.
-_TOLD = 10
-#: What the rate allows within this time may start at once: of a whole second's worth the loop would feel it.
+#: The most errors to print.
+_MAX_ERRORS = 10
+#: The period of the rate limit, in seconds.  A burst of a whole second would cause noticeable loop lag.
 _BURST_S = 0.1
 
 
 def main() -> int:
-    """Run, print, and return the exit status."""
+    """Run, print the result, and return the exit status."""
     options = _options()
     server_core = _pin(options.core)
     with ExitStack() as stack:
         own = options.endpoint is None
         endpoint = (
-            stack.enter_context(served(from_options(options), server_core)) if own else options.endpoint
+            stack.enter_context(run_server(from_options(options), server_core)) if own else options.endpoint
         )
-        # Fates follow from names, so on our own server the same seed gives the same run.
-        keys = keys_of(f"seed_{options.seed}" if own else uuid.uuid4().hex[:8], options.jobs)
+        # Outcomes depend on the names, so with the simulated service the same seed repeats the run.
+        keys = make_keys(f"seed_{options.seed}" if own else uuid.uuid4().hex[:8], options.jobs)
         jobs, meters, reports = asyncio.run(_run(endpoint, keys, options))
-        truth = truth_of(endpoint) if own else None
+        truth = fetch_truth(endpoint) if own else None
     _print(jobs, meters, reports, truth)
-    broken = broken_promises(keys, reports, truth)
+    errors = find_errors(keys, reports, truth)
     if truth and truth["faults"]["throttled"] != jobs.calls.throttled:
-        broken.append(f"{truth['faults']['throttled']} calls were throttled, {jobs.calls.throttled} repeated")
-    for promise in broken[:_TOLD]:
-        print("BROKEN:", promise)
-    print(f"{len(broken)} promises were broken" if broken else "every promise was kept")
-    return 1 if broken else 0
+        errors.append(f"{truth['faults']['throttled']} calls were throttled, {jobs.calls.throttled} repeated")
+    for error in errors[:_MAX_ERRORS]:
+        print("ERROR:", error)
+    print(f"{len(errors)} errors" if errors else "all jobs were submitted and reported exactly once")
+    return 1 if errors else 0
 
 
 def _options() -> argparse.Namespace:
@@ -60,17 +60,19 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=500.0, help="submissions a second; default: 500")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks at a job")
-    parser.add_argument("--endpoint", metavar="URL", help="a server that runs; default: one of our own")
-    parser.add_argument("--core", type=int, help="processor to stay on; the server gets another")
-    add_options(parser, Conduct(seconds=120.0, fail=0.02, throttle=0.1, errors=0.01))
+    parser.add_argument("--jobs", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--rate", type=float, default=500.0, help="submissions per second (default: 500)")
+    parser.add_argument("--interval", type=float, default=2.0, help="polling interval of a job, in seconds")
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="a running server (default: start the simulated service)"
+    )
+    parser.add_argument("--core", type=int, help="processor to run on; the server runs on another one")
+    add_options(parser, Behavior(seconds=120.0, fail=0.02, throttle=0.1, errors=0.01))
     return parser.parse_args()
 
 
 def _pin(core: int | None) -> int | None:
-    """Stay on one processor; returns another one, if there is."""
+    """Run on one processor only; return another one, if there is one."""
     if core is None:
         return None
     others = sorted(os.sched_getaffinity(0) - {core})
@@ -97,7 +99,7 @@ def _show(progress: Progress, jobs: Jobs, reports: Reports) -> None:
     counts = Counter(events[0][0] for events in reports.values())
     progress.show(
         len(reports),
-        f"{jobs.submitted:,} submitted, {jobs.under_way:,} under way, {counts['success']:,} succeeded, "
+        f"{jobs.submitted:,} submitted, {jobs.running:,} running, {counts['success']:,} succeeded, "
         f"{counts['failed']:,} failed, {jobs.calls.throttled:,} calls throttled",
     )
 
@@ -109,11 +111,11 @@ def _print(jobs: Jobs, meters: Meters, reports: Reports, truth: dict[str, Any] |
     lines = {
         "jobs in flight at peak": f"{truth['peak'] if truth else jobs.peak:,}",
         "succeeded, failed": f"{counts['success']:,}, {counts['failed']:,}",
-        "throttled calls, repeated": f"{jobs.calls.throttled:,}",
-        "errors of the service": f"{jobs.calls.doubtful:,}; {jobs.adopted:,} jobs adopted that had arrived",
+        "throttled calls, retried": f"{jobs.calls.throttled:,}",
+        "service errors": f"{jobs.calls.unknown_outcomes:,}; {jobs.adopted:,} jobs found afterwards",
         "time": f"{meters.seconds:.1f} s",
-        "CPU": f"{meters.cpu_s:.2f} s, {1e6 * meters.cpu_s / total:.0f} us a job",
-        "memory at peak": f"{growth / 2**20:.0f} MB more, {growth / total:,.0f} bytes a job",
+        "CPU": f"{meters.cpu_s:.2f} s, {1e6 * meters.cpu_s / total:.0f} us per job",
+        "memory at peak": f"{growth / 2**20:.0f} MB more, {growth / total:,.0f} bytes per job",
         "loop lag": f"{1000 * meters.lag_s(0.5):.1f} ms p50, {1000 * meters.lag_s(0.99):.1f} ms p99, "
         f"{1000 * meters.lag_s(1):.1f} ms at most",
     }

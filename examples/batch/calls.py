@@ -1,4 +1,4 @@
-"""Calls of a service that throttles and errs: repeated with patience, where that is safe."""
+"""Calls of a service that throttles and fails.  They are retried where that is safe."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ from typing import Any
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-#: One attempt, because botocore's own retries, the adaptive ones too, repeat a SubmitJob that was answered
-#: with 500, and Batch has no token by which it would know the job again: the job might run twice.
+#: No retries by botocore: in all its modes, also the adaptive one, it repeats a SubmitJob that was answered
+#: with 500.  SubmitJob takes no idempotency token, so the job might run twice.
 CONFIG = AioConfig(retries={"mode": "standard", "total_max_attempts": 1}, max_pool_connections=50)
-#: Doubtful answers in a row after which a call has failed; being throttled is no failure, however often.
-_DOUBTS = 8
+#: A call fails after this many attempts with an unknown outcome.  Throttling is always retried.
+_MAX_ATTEMPTS = 8
 
 
-class Doubtful(Exception):
-    """The service may have done what it was asked, or not."""
+class OutcomeUnknown(Exception):
+    """It is unknown whether the service has executed the call."""
 
 
 class Calls:
-    """Makes calls by way of a client, and counts those which it had to repeat.
+    """Makes calls through a client, and counts the ones that it had to repeat.
 
-    Between two attempts it waits for a random time, up to twice as long each time: those who were throttled
-    together do not come back together.
+    The pause between two attempts is random, and its limit doubles each time.  So calls that were throttled
+    at the same time do not return at the same time.
 
-    :param base_s: the first of these times, at most; ``cap_s``: the longest.
+    :param base_s: the limit of the first pause, in seconds.
+    :param cap_s: the limit of all pauses, in seconds.
+    :ivar throttled: the number of throttled attempts.
+    :ivar unknown_outcomes: the number of attempts with an unknown outcome.
     """
 
     def __init__(self, client: Any, base_s: float = 0.1, cap_s: float = 10.0) -> None:
         self.throttled = 0
-        self.doubtful = 0
+        self.unknown_outcomes = 0
         self._client = client
         self._base_s = base_s
         self._cap_s = cap_s
         self._random = random.Random()
 
     async def __call__(self, operation: str, *, repeatable: bool = True, **arguments: Any) -> dict[str, Any]:
-        """Call until there is an answer.
+        """Call an operation until it returns an answer.
 
-        :param repeatable: doing it twice is as good as doing it once.
-        :raises Doubtful: it is not, and nobody knows whether it was done.
-        :raises ClientError: the service will not do it.
+        :param repeatable: whether the operation is idempotent.
+        :raises OutcomeUnknown: the outcome is unknown, and the operation is not repeatable.
+        :raises ClientError: the service has rejected the call.
         """
-        doubts = 0
+        failures = 0
         for attempt in itertools.count():
             try:
                 answer: dict[str, Any] = await getattr(self._client, operation)(**arguments)
@@ -54,21 +57,21 @@ class Calls:
                 if _is_throttling(error):
                     self.throttled += 1
                 elif _status(error) >= 500:
-                    doubts += 1
-                    self._doubt(error, repeatable, doubts)
+                    failures += 1
+                    self._count_unknown(error, repeatable, failures)
                 else:
                     raise
-            except (ConnectionError, HTTPClientError) as error:  # no answer, or half of one
-                doubts += 1
-                self._doubt(error, repeatable, doubts)
+            except (ConnectionError, HTTPClientError) as error:  # no answer, or an incomplete one
+                failures += 1
+                self._count_unknown(error, repeatable, failures)
             await self._pause(attempt)
-        raise AssertionError("it counts for ever")
+        raise AssertionError("unreachable: count() is infinite")
 
-    def _doubt(self, error: Exception, repeatable: bool, doubts: int) -> None:
-        self.doubtful += 1
+    def _count_unknown(self, error: Exception, repeatable: bool, failures: int) -> None:
+        self.unknown_outcomes += 1
         if not repeatable:
-            raise Doubtful(str(error)) from error
-        if doubts >= _DOUBTS:
+            raise OutcomeUnknown(str(error)) from error
+        if failures >= _MAX_ATTEMPTS:
             raise error
 
     async def _pause(self, attempt: int) -> None:

@@ -1,4 +1,4 @@
-"""Jobs of AWS Batch as tasks: submitted once, waited for, and called back when their task is cancelled."""
+"""AWS Batch jobs as tasks: each is submitted once, polled, and terminated if its task is cancelled."""
 
 from __future__ import annotations
 
@@ -13,53 +13,57 @@ from typing import Any
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
-from examples.batch.calls import CONFIG, Calls, Doubtful
+from examples.batch.calls import CONFIG, Calls, OutcomeUnknown
 from examples.batch.monitor import Monitor
 from executor_reference import TaskKey
 
-#: Of moto too.  A real account has its own queue and definition, made by whoever owns it.
+#: The role of the compute environment, also in moto.  A real account has its own queue and job definition.
 ROLE = "arn:aws:iam::123456789012:role/example"
 _NAME = "example"
-#: Calls for single jobs at once: fewer than there are connections, so that the monitor always finds one free,
-#: and few enough that the first is over before the last has been made ready.
-_LANES = 32
-#: Doubtful answers to one submission after which it has failed.
-_DOUBTS = 8
+#: How many calls for single jobs may run at once.  There are more connections, so the monitor always finds a
+#: free one, and the first call can end before the last one has been prepared.
+_CONCURRENT_CALLS = 32
+#: A submission fails after this many attempts with an unknown outcome.
+_MAX_ATTEMPTS = 8
 
 
 class JobFailed(Exception):
-    """With the service's reason."""
+    """The job has failed.  The text is the reason that the service gives."""
 
 
 def job_name(key: TaskKey) -> str:
-    """The name under which a try of a task is submitted: always the same one, and nobody else's."""
+    """Return the name of the job for a key.  It is deterministic and unique."""
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(map(str, key)))
-    # What makes it nobody else's: Batch has names of 128 letters, and knows few letters.
+    # The digest makes it unique: Batch limits names to 128 characters of a small set.
     digest = hashlib.sha256(repr(tuple(key)).encode()).hexdigest()
     return f"try-{readable[:91]}-{digest[:32]}"
 
 
 class Jobs:
-    """Submits jobs to a service and waits for them; open it on the loop that is to use it.
+    """Submits jobs to a service and waits for them.  Open it on the loop that uses it.
 
-    Batch has no token by which it would know a submission again, and names are not unique
-    (https://github.com/aws/containers-roadmap/issues/2798).  So the name is made from the try of the task,
-    and a submission that may have been accepted (500, or no answer at all) is looked up by that name before
-    it is repeated: a job that is there is adopted.  A listing that lags behind by more than ``lag_s`` would
-    still let a job be submitted twice.
+    SubmitJob takes no idempotency token, and the names of jobs are not unique
+    (https://github.com/aws/containers-roadmap/issues/2798).  So the name is derived from the key of the task.
+    If the outcome of a submission is unknown (status 500, or no answer), the job is searched by that name
+    before the submission is repeated, and an existing job is adopted.  If the listing lags by more than
+    ``lag_s``, a job can still be submitted twice.
 
-    :param endpoint: the address of the service.  It is given made-up credentials: this is an example, and not
-        for a real account.
-    :param interval_s: the time from one look at a job to the next, in seconds.
-    :param lag_s: the time from a doubtful submission to the look for its job.
+    :param endpoint: the address of the service.  The credentials are fake: this example is not meant for a
+        real account.
+    :param interval_s: the polling interval of a job, in seconds.
+    :param lag_s: how long to wait before a job is searched after an unknown outcome, in seconds.
+    :ivar submitted: the number of submitted jobs.
+    :ivar adopted: the number of jobs that were found after an unknown outcome.
+    :ivar running: the number of jobs that have been submitted and not ended.
+    :ivar peak: the maximum of ``running``.
     """
 
-    watched_by: type[Monitor] = Monitor
+    monitor_class: type[Monitor] = Monitor
 
     def __init__(self, endpoint: str, interval_s: float = 2.0, lag_s: float = 1.0) -> None:
         self.submitted = 0
         self.adopted = 0
-        self.under_way = 0
+        self.running = 0
         self.peak = 0
         self._endpoint = endpoint
         self._interval_s = interval_s
@@ -68,10 +72,10 @@ class Jobs:
         self._runs = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._lanes = asyncio.Semaphore(_LANES)
+        self._call_slots = asyncio.Semaphore(_CONCURRENT_CALLS)
 
     async def open(self) -> None:
-        """Connect, and have a queue made."""
+        """Connect, and create the queue."""
         client = await self._open.enter_async_context(
             get_session().create_client(
                 "batch",
@@ -83,7 +87,7 @@ class Jobs:
             )
         )
         self.calls = Calls(client)
-        self._monitor = self.watched_by(self.calls, self._interval_s)
+        self._monitor = self.monitor_class(self.calls, self._interval_s)
         self._open.push_async_callback(self._monitor.close)
         try:
             await self._make_queue()
@@ -92,7 +96,7 @@ class Jobs:
             raise
 
     async def close(self) -> None:
-        """Wait for those who still run, as after their cancellation they do for a moment, and disconnect."""
+        """Wait for tasks that still run, for example shortly after their cancellation, and disconnect."""
         await self._idle.wait()
         await self._open.aclose()
 
@@ -104,13 +108,11 @@ class Jobs:
         await self.close()
 
     def task(self, key: TaskKey) -> Callable[[], Coroutine[Any, Any, None]]:
-        """The coroutine function that an executor is to run for a key."""
+        """Return the coroutine function that the executor runs for a key."""
         return functools.partial(self.run, job_name(key))
 
     async def run(self, name: str) -> None:
-        """Submit a job and wait for its end.
-
-        Cancelled, it has the service terminate the job.
+        """Submit a job and wait for its end.  If this is cancelled, the job is terminated.
 
         :raises JobFailed: the job has failed.
         """
@@ -128,54 +130,54 @@ class Jobs:
         try:
             job_id = await self._submit(name)
             self.submitted += 1
-            self.under_way += 1
-            self.peak = max(self.peak, self.under_way)
+            self.running += 1
+            self.peak = max(self.peak, self.running)
             try:
-                status, reason = await self._monitor.end_of(job_id)
+                status, reason = await self._monitor.wait_for(job_id)
             finally:
-                self.under_way -= 1
+                self.running -= 1
         except asyncio.CancelledError:
-            await self._call_back(name, job_id)
+            await self._terminate(name, job_id)
             raise
         if status == "FAILED":
             raise JobFailed(reason)
 
     async def _submit(self, name: str) -> str:
-        for doubts in range(1, _DOUBTS + 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
-                async with self._lanes:
+                async with self._call_slots:
                     answer = await self.calls(
                         "submit_job", repeatable=False, jobName=name, jobQueue=_NAME, jobDefinition=_NAME
                     )
                 return str(answer["jobId"])
-            except Doubtful:
+            except OutcomeUnknown:
                 await asyncio.sleep(self._lag_s)
                 job_id = await self._find(name)
                 if job_id is not None:
                     self.adopted += 1
                     return job_id
-                if doubts == _DOUBTS:
+                if attempt == _MAX_ATTEMPTS:
                     raise
-        raise AssertionError("the last doubt is raised")
+        raise AssertionError("unreachable: the last attempt raises")
 
     async def _find(self, name: str) -> str | None:
-        """The id of the job of this name, whatever has become of it."""
+        """Return the id of the job with this name, in any state, or ``None``."""
         page: dict[str, Any] = {}
         while True:
             answer = await self.calls(
                 "list_jobs", jobQueue=_NAME, filters=[{"name": "JOB_NAME", "values": [name]}], **page
             )
             for job in answer["jobSummaryList"]:
-                if job["jobName"] == name:  # the filter does not tell upper from lower case
+                if job["jobName"] == name:  # the filter ignores case
                     return str(job["jobId"])
             if not answer.get("nextToken"):
                 return None
             page = {"nextToken": answer["nextToken"]}
 
-    async def _call_back(self, name: str, job_id: str | None) -> None:
+    async def _terminate(self, name: str, job_id: str | None) -> None:
         job_id = job_id or await self._find(name)
         if job_id is not None:
-            async with self._lanes:
+            async with self._call_slots:
                 await self.calls("terminate_job", jobId=job_id, reason="its task was cancelled")
 
     async def _make_queue(self) -> None:

@@ -1,4 +1,4 @@
-"""What this process costs, and how long its event loop keeps others waiting."""
+"""Measures the cost of this process and the lag of its event loop."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-#: The loop is asked so often whether it comes on time.
+#: The interval at which the lag is measured, in seconds.
 _TICK_S = 0.02
 
 
 class Meters:
-    """Measures from its start to its end: ``async with Meters() as meters``."""
+    """Measures the duration of a block: ``async with Meters() as meters``.
+
+    :ivar cpu_s: user and system time, in seconds.
+    :ivar seconds: the elapsed time.
+    :ivar peak_growth: the growth of resident memory from the start to the peak, in bytes.
+    """
 
     cpu_s: float
     seconds: float
-    peak_growth: int  # of memory, in bytes
+    peak_growth: int
 
     def __init__(self) -> None:
         self._lags: list[float] = []
@@ -25,7 +30,7 @@ class Meters:
     async def __aenter__(self) -> Meters:
         gc.collect()
         self._memory = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
         self._began = time.monotonic()
         self._cpu = time.process_time()
         self._watch = asyncio.get_running_loop().create_task(self._measure_lag())
@@ -43,7 +48,10 @@ class Meters:
         self._watch.cancel()
 
     def lag_s(self, part: float) -> float:
-        """The lag that this part of all looks did not exceed."""
+        """Return a quantile of the loop lag, in seconds.
+
+        :param part: from 0 to 1.
+        """
         lags = sorted(self._lags) or [0.0]
         return lags[min(len(lags) - 1, int(part * len(lags)))]
 

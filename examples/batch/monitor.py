@@ -1,4 +1,4 @@
-"""One watcher for all jobs that somebody waits for."""
+"""One poller for all jobs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import asyncio
 
 from examples.batch.calls import Calls
 
-#: Jobs in one DescribeJobs; Batch allows no more.
-_AT_ONCE = 100
-#: Looks at a job that the service does not know, before it counts as gone: its books may lag behind.
-_LOOKS = 5
+#: The most jobs in one DescribeJobs call, which is the limit of Batch.
+_BATCH = 100
+#: After this many polls without a job it counts as unknown.  A new job may not be visible at once.
+_MAX_MISSES = 5
 
-End = tuple[str, str]  # SUCCEEDED or FAILED, and the service's reason
+#: SUCCEEDED or FAILED, and the reason that the service gives.
+End = tuple[str, str]
 
 
 class UnknownJob(Exception):
-    """The service has been asked often enough, and knows of no such job."""
+    """The service has no such job, after several polls."""
 
 
 class Monitor:
-    """Asks after jobs, a hundred at a time, for as long as anybody waits.
+    """Polls up to 100 jobs per call, as long as a task waits for one.
 
-    The calls of a round are spread over ``interval_s``, and follow each other: the service has an even load,
-    and if it throttles, it is asked less.
+    The calls of a round are sequential and spread over ``interval_s``.  So the load on the service is even,
+    and throttling slows the polling down.
+
+    :param interval_s: the polling interval of each job, in seconds.
     """
 
     def __init__(self, calls: Calls, interval_s: float) -> None:
@@ -32,15 +35,15 @@ class Monitor:
         self._misses: dict[str, int] = {}
         self._rounds: asyncio.Task[None] | None = None
 
-    async def end_of(self, job_id: str) -> End:
+    async def wait_for(self, job_id: str) -> End:
         """Wait for the end of a job.
 
-        :raises UnknownJob: it has no such job.
+        :raises UnknownJob: the service has no such job.
         """
         end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._ends[job_id] = end
         if self._rounds is None:
-            self._rounds = asyncio.get_running_loop().create_task(self._watch())
+            self._rounds = asyncio.get_running_loop().create_task(self._run())
         try:
             return await end
         finally:
@@ -48,25 +51,25 @@ class Monitor:
             self._misses.pop(job_id, None)
 
     async def close(self) -> None:
-        """Nobody waits any longer."""
+        """Stop polling."""
         if self._rounds:
             self._rounds.cancel()
             await asyncio.wait([self._rounds])
 
-    async def _watch(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         try:
             while self._ends:
                 ids = list(self._ends)
-                for start in range(0, len(ids), _AT_ONCE):
-                    due = max(loop.time(), due + self._interval_s * _AT_ONCE / max(_AT_ONCE, len(ids)))
+                for start in range(0, len(ids), _BATCH):
+                    due = max(loop.time(), due + self._interval_s * _BATCH / max(_BATCH, len(ids)))
                     await asyncio.sleep(due - loop.time())
-                    await self._look([id_ for id_ in ids[start : start + _AT_ONCE] if id_ in self._ends])
+                    await self._poll([id_ for id_ in ids[start : start + _BATCH] if id_ in self._ends])
         finally:
             self._rounds = None
 
-    async def _look(self, ids: list[str]) -> None:
+    async def _poll(self, ids: list[str]) -> None:
         if not ids:
             return
         try:
@@ -82,8 +85,8 @@ class Monitor:
                 self._settle(job["jobId"], (job["status"], job.get("statusReason", "")))
         for id_ in missing:
             self._misses[id_] = self._misses.get(id_, 0) + 1
-            if self._misses[id_] >= _LOOKS:
-                self._settle(id_, UnknownJob(f"the service knows of no job {id_}"))
+            if self._misses[id_] >= _MAX_MISSES:
+                self._settle(id_, UnknownJob(f"the service has no job {id_}"))
 
     def _settle(self, id_: str, end: End | Exception) -> None:
         waiting = self._ends.get(id_)

@@ -1,8 +1,8 @@
-"""moto's server, set up so that it takes our jobs and needs no Docker: they succeed at once.
+"""Runs moto's server, configured for these jobs and without Docker, so each job succeeds at once.
 
     python -m examples.batch.moto_server
 
-Prints its address, for ``python -m examples.batch --endpoint``.
+It prints its address, for ``python -m examples.batch --endpoint``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from examples.batch.jobs import ROLE
 
 
 @contextmanager
-def moto_served() -> Iterator[str]:
-    """The address of a server that lives as long as this context."""
+def run_moto() -> Iterator[str]:
+    """Run a server until the context ends, and return its address."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -53,7 +53,7 @@ def _configure(address: str) -> None:
 
 def main() -> None:
     """Serve until interrupted."""
-    with moto_served() as address:
+    with run_moto() as address:
         print(address, flush=True)
         try:
             threading.Event().wait()

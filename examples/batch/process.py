@@ -1,4 +1,4 @@
-"""Our server in a process of its own, so that what it costs is not counted as the client's."""
+"""Runs the simulated service in its own process, so that its cost does not count as the client's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from examples.batch.conduct import Conduct, as_options
+from examples.batch.behavior import Behavior, as_options
 from executor_reference.linux import die_with_parent
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def served(conduct: Conduct, core: int | None = None) -> Iterator[str]:
-    """The address of a server that lives as long as this context, and no longer than this thread."""
-    command = [sys.executable, "-m", "examples.batch.server", *as_options(conduct)]
+def run_server(behavior: Behavior, core: int | None = None) -> Iterator[str]:
+    """Run a server until the context or this thread ends, and return its address.
+
+    :param core: the processor that the server runs on; ``None``: any.
+    :raises RuntimeError: the server did not start.
+    """
+    command = [sys.executable, "-m", "examples.batch.server", *as_options(behavior)]
     if core is not None:
         command.append(f"--core={core}")
     with subprocess.Popen(
@@ -37,16 +41,16 @@ def served(conduct: Conduct, core: int | None = None) -> Iterator[str]:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
             if not address:
-                raise RuntimeError("the server did not start; it has said why")
+                raise RuntimeError("the server did not start; see its error output")
             yield address
         finally:
             process.terminate()
 
 
-def truth_of(address: str) -> dict[str, Any]:
-    """What our server knows.
+def fetch_truth(address: str) -> dict[str, Any]:
+    """Return what really happened, from the simulated service.
 
-    :raises OSError: it is no server of ours.
+    :raises OSError: the server is not the simulated service.
     """
     with urllib.request.urlopen(f"{address}/truth") as answer:
         truth: dict[str, Any] = json.load(answer)

@@ -1,4 +1,4 @@
-"""Live progress: a bar on a terminal, where rich is installed; else a line now and then."""
+"""Shows progress: a bar if the output is a terminal and rich is installed, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 _LINE_EVERY_S = 2.0
-#: What a terminal can show and somebody can read; each costs some milliseconds of the loop.
+#: The interval between two updates of the bar, in seconds.  Each update blocks the loop for milliseconds.
 _BAR_EVERY_S = 0.25
 
 
 class Lines:
-    """Plain lines."""
+    """Progress as plain lines."""
 
     every_s = _LINE_EVERY_S
 
@@ -21,15 +21,15 @@ class Lines:
         self._total = total
 
     def show(self, done: int, text: str) -> None:
-        """One more."""
+        """Print a line."""
         print(f"{time.monotonic() - self._began:6.1f} s  {done:6,} of {self._total:,}  {text}", flush=True)
 
     def stop(self) -> None:
-        """Nothing is left on the screen that was not to stay."""
+        """Do nothing; lines stay on the screen."""
 
 
 class Bar:
-    """A bar, drawn by the loop itself: a thread of its own would draw while the loop is to be measured."""
+    """Progress as a bar.  It is drawn on the loop, because a thread would disturb the measurements."""
 
     every_s = _BAR_EVERY_S
 
@@ -45,16 +45,16 @@ class Bar:
         self._progress.start()
 
     def show(self, done: int, text: str) -> None:
-        """Draw it anew."""
+        """Redraw the bar."""
         self._progress.update(self._task, completed=done, description=text, refresh=True)
 
     def stop(self) -> None:
-        """Leave it as it is."""
+        """Stop; the bar stays on the screen."""
         self._progress.stop()
 
 
 class Progress:
-    """Shows how far it is, in whatever way there is."""
+    """Shows progress as a bar or as lines."""
 
     def __init__(self, total: int) -> None:
         self._shown: Lines | Bar = Lines(total)
@@ -69,14 +69,14 @@ class Progress:
 
     @property
     def is_due(self) -> bool:
-        """Whether it makes sense to show something again."""
+        """Whether it is time for the next update."""
         return time.monotonic() >= self._due
 
     def show(self, done: int, text: str) -> None:
-        """How far it is."""
+        """Show the progress."""
         self._due = time.monotonic() + self._shown.every_s
         self._shown.show(done, text)
 
     def stop(self) -> None:
-        """What was shown last stays."""
+        """Stop; the last update stays on the screen."""
         self._shown.stop()

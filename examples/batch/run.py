@@ -1,4 +1,4 @@
-"""A scheduler in a few lines: submits all, collects what is reported, and compares it with the truth."""
+"""A minimal scheduler: submits all jobs, collects the events, and compares them with what really happened."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Reports = dict[TaskKey, list[Event]]
 _HEARTBEAT_S = 0.1
 
 
-def keys_of(run: str, jobs: int) -> list[TaskKey]:
-    """A key for each job."""
+def make_keys(run: str, jobs: int) -> list[TaskKey]:
+    """Return a key for each job."""
     return [TaskKey("example", f"job_{number}", run) for number in range(jobs)]
 
 
@@ -24,12 +24,12 @@ async def run_all(
     executor: AsyncExecutor,
     jobs: Jobs,
     keys: Collection[TaskKey],
-    look: Callable[[Reports], None] = lambda reports: None,
+    on_heartbeat: Callable[[Reports], None] = lambda reports: None,
 ) -> Reports:
-    """Have every key's job run, and stop the executor.
+    """Run the job of every key, and close the executor.
 
-    :param look: is shown the reports so far, at each heartbeat.
-    :returns: every report of every key; more than one would be one too many.
+    :param on_heartbeat: called with the events so far, after each heartbeat.
+    :returns: key -> all its events.  There should be exactly one.
     """
     reports: Reports = {}
 
@@ -37,7 +37,7 @@ async def run_all(
         executor.heartbeat()
         for key, event in executor.get_event_buffer().items():
             reports.setdefault(key, []).append(event)
-        look(reports)
+        on_heartbeat(reports)
 
     for key in keys:
         executor.execute_async(key, jobs.task(key), queue="submit")
@@ -49,27 +49,27 @@ async def run_all(
     return reports
 
 
-def broken_promises(keys: Collection[TaskKey], reports: Reports, truth: dict[str, Any] | None) -> list[str]:
-    """In words; none if all was kept.
+def find_errors(keys: Collection[TaskKey], reports: Reports, truth: dict[str, Any] | None) -> list[str]:
+    """Return a description of each error: a job that was lost, or submitted or reported wrongly.
 
-    :param truth: of our server; ``None``: nobody knows it, so only the reports can be judged.
+    :param truth: what :func:`~examples.batch.process.fetch_truth` returned; ``None``: check only the events.
     """
-    broken = _by_reports(keys, reports)
+    errors = _report_errors(keys, reports)
     if truth is None:
-        return broken
-    there: dict[str, list[tuple[str, str | None]]] = truth["jobs"]
+        return errors
+    submitted: dict[str, list[tuple[str, str | None]]] = truth["jobs"]
     for key in keys:
-        ends = there.get(job_name(key), [])
+        ends = submitted.get(job_name(key), [])
         if len(ends) != 1:
-            broken.append(f"{job_name(key)} was submitted {len(ends)} times")
+            errors.append(f"{job_name(key)} was submitted {len(ends)} times")
         elif [_expected(*ends[0])] != reports.get(key, [])[:1]:
-            broken.append(f"{job_name(key)} is {ends[0]}, and was reported as {reports.get(key)}")
-    stray = there.keys() - {job_name(key) for key in keys}
-    broken += [f"{name} was submitted by nobody" for name in sorted(stray)]
-    return broken
+            errors.append(f"{job_name(key)} ended as {ends[0]}, but was reported as {reports.get(key)}")
+    stray = submitted.keys() - {job_name(key) for key in keys}
+    errors += [f"{name} was submitted without a task" for name in sorted(stray)]
+    return errors
 
 
-def _by_reports(keys: Collection[TaskKey], reports: Reports) -> list[str]:
+def _report_errors(keys: Collection[TaskKey], reports: Reports) -> list[str]:
     lost = [f"{job_name(key)} was lost" for key in keys if key not in reports]
     return lost + [
         f"{job_name(key)} was reported {len(events)} times"

@@ -1,4 +1,4 @@
-"""What the example promises, held against the truth of the server."""
+"""Tests of the Batch example, against the simulated service, and of the service itself."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ pytest.importorskip("aiolimiter")
 
 from aiobotocore.config import AioConfig
 
-from examples.batch.conduct import Conduct, Fault, Faults, as_options
+from examples.batch.behavior import Behavior, Fault, Faults, as_options
 from examples.batch.jobs import Jobs, job_name
-from examples.batch.ledger import ClientError, Ledger
-from examples.batch.process import served, truth_of
-from examples.batch.run import Reports, broken_promises, keys_of, run_all
+from examples.batch.process import fetch_truth, run_server
+from examples.batch.run import Reports, find_errors, make_keys, run_all
+from examples.batch.service import BatchService, ClientError
 from executor_reference import AsyncExecutor, Limit, TaskKey
 
-_BAD = Conduct(seed=7, seconds=1.0, fail=0.1, throttle=0.2, errors=0.1)
-_GOOD = Conduct(seconds=0.2)
+_FAULTY = Behavior(seed=7, seconds=1.0, fail=0.1, throttle=0.2, errors=0.1)
+_FAULTLESS = Behavior(seconds=0.2)
 
 
 async def _run(endpoint: str, keys: list[TaskKey], rate: float = 1000.0) -> tuple[Jobs, Reports]:
@@ -30,48 +30,48 @@ async def _run(endpoint: str, keys: list[TaskKey], rate: float = 1000.0) -> tupl
         return jobs, await run_all(executor, jobs, keys)
 
 
-def test_nothing_is_lost_or_doubled_however_the_service_misbehaves() -> None:
-    keys = keys_of("bad", 300)
-    with served(_BAD) as endpoint:
+def test_no_job_is_lost_or_duplicated_by_a_faulty_service() -> None:
+    keys = make_keys("bad", 300)
+    with run_server(_FAULTY) as endpoint:
         jobs, reports = asyncio.run(_run(endpoint, keys))
-        truth = truth_of(endpoint)
-    assert broken_promises(keys, reports, truth) == []
+        truth = fetch_truth(endpoint)
+    assert find_errors(keys, reports, truth) == []
     assert {state for events in reports.values() for state, _ in events} == {"success", "failed"}
     assert jobs.calls.throttled == truth["faults"]["throttled"] > 0
     assert truth["faults"]["lost"] >= jobs.adopted > 0
-    assert jobs.under_way == 0
+    assert jobs.running == 0
 
 
-def test_throttling_above_a_rate_only_delays() -> None:
-    keys = keys_of("rate", 60)
-    with served(Conduct(seconds=0.2, throttle_above=20.0)) as endpoint:
+def test_throttling_only_delays_jobs() -> None:
+    keys = make_keys("rate", 60)
+    with run_server(Behavior(seconds=0.2, throttle_above=20.0)) as endpoint:
         jobs, reports = asyncio.run(_run(endpoint, keys))
-        truth = truth_of(endpoint)
-    assert broken_promises(keys, reports, truth) == []
+        truth = fetch_truth(endpoint)
+    assert find_errors(keys, reports, truth) == []
     assert jobs.calls.throttled == truth["faults"]["throttled"] > 0
 
 
-def test_a_limit_below_the_rate_of_the_service_meets_no_throttling() -> None:
-    keys = keys_of("limit", 60)
-    with served(Conduct(seconds=0.2, throttle_above=200.0)) as endpoint:
+def test_rate_limit_avoids_throttling() -> None:
+    keys = make_keys("limit", 60)
+    with run_server(Behavior(seconds=0.2, throttle_above=200.0)) as endpoint:
         jobs, reports = asyncio.run(_run(endpoint, keys, rate=60.0))
-        assert broken_promises(keys, reports, truth_of(endpoint)) == []
+        assert find_errors(keys, reports, fetch_truth(endpoint)) == []
     assert jobs.calls.throttled == 0
 
 
-def test_the_truth_tells_of_blind_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That the first test could fail, and why botocore's own retries are not used."""
+def test_retries_by_botocore_submit_jobs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show that the first test can fail, and why botocore's own retries are off."""
     blind = AioConfig(retries={"mode": "standard", "total_max_attempts": 2})
     monkeypatch.setattr("examples.batch.jobs.CONFIG", blind)
-    keys = keys_of("blind", 100)
-    with served(Conduct(seconds=0.2, errors=0.2)) as endpoint:
+    keys = make_keys("blind", 100)
+    with run_server(Behavior(seconds=0.2, errors=0.2)) as endpoint:
         _, reports = asyncio.run(_run(endpoint, keys))
-        broken = broken_promises(keys, reports, truth_of(endpoint))
-    assert any("was submitted 2 times" in promise for promise in broken)
+        errors = find_errors(keys, reports, fetch_truth(endpoint))
+    assert any("was submitted 2 times" in error for error in errors)
 
 
-def test_terminated_tasks_have_their_jobs_terminated() -> None:
-    keys = keys_of("terminated", 50)
+def test_terminate_terminates_the_jobs() -> None:
+    keys = make_keys("terminated", 50)
 
     async def launch_and_terminate(endpoint: str) -> dict[TaskKey, Any]:
         executor = AsyncExecutor()
@@ -79,25 +79,25 @@ def test_terminated_tasks_have_their_jobs_terminated() -> None:
             for key in keys:
                 executor.execute_async(key, jobs.task(key))
             while jobs.submitted < len(keys):
-                await asyncio.to_thread(truth_of, endpoint)
+                await asyncio.to_thread(fetch_truth, endpoint)
             executor.terminate()
             await executor.aclose()
         return executor.get_event_buffer()
 
-    with served(Conduct(seconds=600.0)) as endpoint:
+    with run_server(Behavior(seconds=600.0)) as endpoint:
         events = asyncio.run(launch_and_terminate(endpoint))
-        truth = truth_of(endpoint)
+        truth = fetch_truth(endpoint)
     assert events == dict.fromkeys(keys, ("failed", "terminated"))
-    called_back = [["FAILED", "its task was cancelled"]]
-    assert truth["jobs"] == {job_name(key): called_back for key in keys}
+    terminated = [["FAILED", "its task was cancelled"]]
+    assert truth["jobs"] == {job_name(key): terminated for key in keys}
 
 
-def test_a_scheduler_that_has_no_loop() -> None:
-    keys = keys_of("threads", 50)
+def test_scheduler_without_a_loop() -> None:
+    keys = make_keys("threads", 50)
     opening, closing = TaskKey("example", "open", "threads"), TaskKey("example", "close", "threads")
     executor = AsyncExecutor()
     executor.start()
-    with served(_BAD) as endpoint:
+    with run_server(_FAULTY) as endpoint:
         jobs = Jobs(endpoint, interval_s=0.1, lag_s=0.05)
         executor.execute_async(opening, jobs.open)
         assert asyncio.run(executor.wait(opening)) == ("success", None)
@@ -107,22 +107,22 @@ def test_a_scheduler_that_has_no_loop() -> None:
         executor.execute_async(closing, jobs.close)
         executor.end()
         assert executor.get_event_buffer() == {closing: ("success", None)}
-        assert broken_promises(keys, reports, truth_of(endpoint)) == []
+        assert find_errors(keys, reports, fetch_truth(endpoint)) == []
 
 
-def test_the_same_client_against_moto() -> None:
+def test_client_works_with_moto() -> None:
     pytest.importorskip("moto")
     pytest.importorskip("flask")
-    from examples.batch.moto_server import moto_served
+    from examples.batch.moto_server import run_moto
 
-    keys = keys_of("moto", 5)
-    with moto_served() as endpoint:
+    keys = make_keys("moto", 5)
+    with run_moto() as endpoint:
         jobs, reports = asyncio.run(_run(endpoint, keys))
     assert reports == {key: [("success", None)] for key in keys}
     assert jobs.submitted == 5
 
 
-# -- the service itself --------------------------------------------------------------------------------------
+# -- the simulated service -----------------------------------------------------------------------------------
 
 
 class _Clock:
@@ -132,27 +132,27 @@ class _Clock:
         return self.now
 
 
-def _ledger(conduct: Conduct, clock: _Clock) -> Ledger:
-    ledger = Ledger(conduct, clock)
-    ledger.carry_out("createcomputeenvironment", {"computeEnvironmentName": "e"})
-    ledger.carry_out(
+def _service(behavior: Behavior, clock: _Clock) -> BatchService:
+    service = BatchService(behavior, clock)
+    service.call("createcomputeenvironment", {"computeEnvironmentName": "e"})
+    service.call(
         "createjobqueue", {"jobQueueName": "q", "computeEnvironmentOrder": [{"computeEnvironment": "e"}]}
     )
-    ledger.carry_out("registerjobdefinition", {"jobDefinitionName": "d"})
-    return ledger
+    service.call("registerjobdefinition", {"jobDefinitionName": "d"})
+    return service
 
 
-def test_states_follow_from_the_clock() -> None:
+def test_states_of_a_job_over_time() -> None:
     clock = _Clock()
-    ledger = _ledger(Conduct(seconds=10.0, fail=1.0), clock)
-    job_id = ledger.carry_out("submitjob", {"jobName": "n", "jobQueue": "q", "jobDefinition": "d"})["jobId"]
+    service = _service(Behavior(seconds=10.0, fail=1.0), clock)
+    job_id = service.call("submitjob", {"jobName": "n", "jobQueue": "q", "jobDefinition": "d"})["jobId"]
     seen = []
     for step in range(400):
         clock.now = step / 20
-        (job,) = ledger.carry_out("describejobs", {"jobs": [job_id, "unknown"]})["jobs"]
+        (job,) = service.call("describejobs", {"jobs": [job_id, "unknown"]})["jobs"]
         seen.append(job["status"])
     assert list(dict.fromkeys(seen)) == ["SUBMITTED", "RUNNABLE", "STARTING", "RUNNING", "FAILED"]
-    assert ledger.truth()["peak"] == 1
+    assert service.truth()["peak"] == 1
 
 
 @pytest.mark.parametrize(
@@ -165,27 +165,27 @@ def test_states_follow_from_the_clock() -> None:
         ("canceljob", {"jobId": "n"}),
     ],
 )
-def test_what_there_is_not_is_refused(operation: str, asked: dict[str, Any]) -> None:
+def test_invalid_requests_are_rejected(operation: str, asked: dict[str, Any]) -> None:
     with pytest.raises(ClientError):
-        _ledger(_GOOD, _Clock()).carry_out(operation, asked)
+        _service(_FAULTLESS, _Clock()).call(operation, asked)
 
 
-def test_faults_are_as_frequent_as_asked_for() -> None:
-    faults = Faults(Conduct(throttle=0.1, errors=0.2), _Clock())
+def test_faults_have_the_requested_frequency() -> None:
+    faults = Faults(Behavior(throttle=0.1, errors=0.2), _Clock())
     for _ in range(10_000):
         faults.draw()
     assert faults.counts[Fault.THROTTLED] == pytest.approx(1000, rel=0.15)
-    assert faults.counts[Fault.REFUSED] == pytest.approx(900, rel=0.15)
+    assert faults.counts[Fault.REJECTED] == pytest.approx(900, rel=0.15)
     assert faults.counts[Fault.LOST] == pytest.approx(900, rel=0.15)
 
 
 def test_calls_above_the_rate_are_throttled() -> None:
     clock = _Clock()
-    faults = Faults(Conduct(throttle_above=10.0), clock)
+    faults = Faults(Behavior(throttle_above=10.0), clock)
     assert [faults.draw() for _ in range(12)] == [Fault.NONE] * 10 + [Fault.THROTTLED] * 2
     clock.now = 0.5
     assert [faults.draw() for _ in range(6)] == [Fault.NONE] * 5 + [Fault.THROTTLED]
 
 
-def test_options_survive_the_way_to_another_process() -> None:
-    assert "--throttle-above=50.0" in as_options(Conduct(throttle_above=50.0))
+def test_behavior_as_options() -> None:
+    assert "--throttle-above=50.0" in as_options(Behavior(throttle_above=50.0))

@@ -1,4 +1,4 @@
-"""The client's side by itself, with a service made up for the moment."""
+"""Tests of the client, with a fake service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("aiobotocore")
 
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
-from examples.batch.calls import Calls, Doubtful
+from examples.batch.calls import Calls, OutcomeUnknown
 from examples.batch.jobs import job_name
 from examples.batch.monitor import Monitor, UnknownJob
 from executor_reference import TaskKey
@@ -22,7 +22,7 @@ Answer = dict[str, Any]
 
 
 class _Client:
-    """Answers as it was told to, one after the other."""
+    """Returns or raises the given answers, one after the other."""
 
     def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
@@ -39,10 +39,10 @@ def _error(status: int, code: str) -> ClientError:
 
 
 _THROTTLED = _error(429, "TooManyRequestsException")
-_BROKEN = _error(500, "ServerException")
-_REFUSED = _error(400, "ClientException")
-_CUT = ConnectionClosedError(endpoint_url="")
-_GONE = EndpointConnectionError(endpoint_url="")
+_SERVER_ERROR = _error(500, "ServerException")
+_REJECTED = _error(400, "ClientException")
+_CONNECTION_CLOSED = ConnectionClosedError(endpoint_url="")
+_NO_CONNECTION = EndpointConnectionError(endpoint_url="")
 _ANSWER: Answer = {"a": 1}
 
 
@@ -51,32 +51,32 @@ def _calls(*answers: Answer | Exception) -> Calls:
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_being_throttled_is_no_failure_however_often(repeatable: bool) -> None:
+def test_throttling_is_always_retried(repeatable: bool) -> None:
     calls = _calls(*[_THROTTLED] * 50, _ANSWER)
     assert asyncio.run(calls("ask", repeatable=repeatable)) == _ANSWER
-    assert (calls.throttled, calls.doubtful) == (50, 0)
+    assert (calls.throttled, calls.unknown_outcomes) == (50, 0)
 
 
-@pytest.mark.parametrize("doubt", [_BROKEN, _CUT, _GONE])
-def test_a_doubtful_answer_is_asked_for_again_where_that_is_safe(doubt: Exception) -> None:
-    assert asyncio.run(_calls(doubt, doubt, _ANSWER)("ask")) == _ANSWER
-    with pytest.raises(Doubtful):
-        asyncio.run(_calls(doubt, _ANSWER)("ask", repeatable=False))
+@pytest.mark.parametrize("failure", [_SERVER_ERROR, _CONNECTION_CLOSED, _NO_CONNECTION])
+def test_call_with_unknown_outcome_is_retried_if_repeatable(failure: Exception) -> None:
+    assert asyncio.run(_calls(failure, failure, _ANSWER)("ask")) == _ANSWER
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(_calls(failure, _ANSWER)("ask", repeatable=False))
 
 
-def test_doubts_come_to_an_end() -> None:
+def test_retries_after_unknown_outcomes_are_limited() -> None:
     with pytest.raises(ClientError):
-        asyncio.run(_calls(*[_BROKEN] * 20)("ask"))
+        asyncio.run(_calls(*[_SERVER_ERROR] * 20)("ask"))
 
 
-def test_a_refusal_is_final() -> None:
-    calls = _calls(_REFUSED, _ANSWER)
+def test_client_error_is_not_retried() -> None:
+    calls = _calls(_REJECTED, _ANSWER)
     with pytest.raises(ClientError):
         asyncio.run(calls("ask"))
 
 
 class _Service:
-    """In place of :class:`Calls`: describes jobs by a function, and keeps what it was asked."""
+    """Replaces :class:`Calls`: describes jobs with a function, and records the requests."""
 
     def __init__(self, describe: Callable[[list[str]], list[Answer]]) -> None:
         self.asked: list[list[str]] = []
@@ -91,7 +91,7 @@ class _Service:
 def _wait_for(service: _Service, ids: list[str]) -> list[Any]:
     async def wait() -> list[Any]:
         monitor = Monitor(service, interval_s=0)  # type: ignore[arg-type]
-        ends = await asyncio.gather(*map(monitor.end_of, ids), return_exceptions=True)
+        ends = await asyncio.gather(*map(monitor.wait_for, ids), return_exceptions=True)
         await monitor.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return list(ends)
@@ -99,14 +99,14 @@ def _wait_for(service: _Service, ids: list[str]) -> list[Any]:
     return asyncio.run(wait())
 
 
-def test_jobs_are_asked_after_by_the_hundred_and_no_longer_than_they_last() -> None:
+def test_jobs_are_polled_by_the_hundred_until_they_end() -> None:
     ids = [str(number) for number in range(250)]
     service = _Service(lambda asked: [{"jobId": id_, "status": "SUCCEEDED"} for id_ in asked])
     assert _wait_for(service, ids) == [("SUCCEEDED", "")] * 250
     assert [len(asked) for asked in service.asked] == [100, 100, 50]
 
 
-def test_a_job_that_the_service_does_not_know_is_given_up_in_the_end() -> None:
+def test_unknown_job_raises_after_several_polls() -> None:
     service = _Service(
         lambda asked: [{"jobId": "a", "status": "FAILED", "statusReason": "why"}][: "a" in asked]
     )
@@ -116,14 +116,14 @@ def test_a_job_that_the_service_does_not_know_is_given_up_in_the_end() -> None:
     assert len(service.asked) == 5
 
 
-def test_whoever_waits_learns_that_the_service_refuses() -> None:
-    def refuse(_: list[str]) -> list[Answer]:
-        raise _REFUSED
+def test_rejected_poll_is_raised_in_all_waiting_tasks() -> None:
+    def reject(_: list[str]) -> list[Answer]:
+        raise _REJECTED
 
-    assert _wait_for(_Service(refuse), ["a", "b"]) == [_REFUSED, _REFUSED]
+    assert _wait_for(_Service(reject), ["a", "b"]) == [_REJECTED, _REJECTED]
 
 
-def test_a_name_is_of_one_try_and_fit_for_batch() -> None:
+def test_job_name_is_unique_per_try_and_valid_for_batch() -> None:
     first, second = TaskKey("my dag", "täsk", "run:1"), TaskKey("my dag", "täsk", "run:1", 2)
     assert job_name(first).startswith("try-my_dag-t_sk-run_1-1--1-")
     long, longer = TaskKey("d" * 200, "t", "r"), TaskKey("d" * 200, "t", "r", 2)

@@ -1,6 +1,6 @@
-"""Reference executors: the executor contract as running code, meant to be read.
+"""Reference executors: the executor contract as running code, written to be read.
 
-:class:`LocalExecutor` runs every task in a process of its own on this machine; :class:`AsyncExecutor` runs
+:class:`LocalExecutor` runs each task in its own process on this machine.  :class:`AsyncExecutor` runs
 thousands of coroutines on one event loop.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = False  # typing's own would import typing
+TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
     from executor_reference.asynchronous import AsyncExecutor
     from executor_reference.keys import TaskKey
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncExecutor", "Limit", "LocalExecutor", "TaskKey", "delay"]
 
-_HOMES = {
+_MODULES = {
     "AsyncExecutor": "asynchronous",
     "Limit": "limits",
     "LocalExecutor": "local",
@@ -28,9 +28,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # On demand: a process that forks tasks imports modules of this package, and is to be small.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Lazy imports: the process that forks tasks imports modules of this package and has to stay small.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

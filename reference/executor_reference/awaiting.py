@@ -1,4 +1,4 @@
-"""What takes time, awaited on an event loop without holding it up: a program, and a call that blocks."""
+"""Awaiting what would block an event loop: the end of a program, and the return of a blocking call."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from executor_reference.endings import kill_session, reap, why_it_failed
+from executor_reference.endings import failure_reason, kill_session, reap
 from executor_reference.linux import die_with_parent
 from executor_reference.task import reset_signals
 
-_LOST = "how it ended is lost: this process ignores SIGCHLD, or something in it waits for every child"
+_STATUS_LOST = (
+    "its exit status was lost: this process ignores SIGCHLD, or other code in it waits for any child"
+)
 
 
 class Programs:
     """Runs programs, which all die with the thread that starts them.
 
-    It has a thread for that, because the fork of a large host takes long, and so does waiting for the program
-    to be read: neither is for an event loop, on which all others wait meanwhile.
+    A dedicated thread starts them, because two steps would block the loop: the fork of a large host, and the
+    wait until the program has been read and executed.
     """
 
     def __init__(self) -> None:
@@ -34,87 +36,88 @@ class Programs:
         self._thread: threading.Thread | None = None
 
     async def run(self, words: tuple[str, ...]) -> str | None:
-        """Run a program to its end; cancelled, it is killed with all that it has started.
+        """Run a program until it ends.  If this is cancelled, the program and its children are killed.
 
-        It has a session of its own, an empty standard input and default signals.
+        The program has its own session, an empty standard input and default signals.
 
-        :returns: why it failed, or ``None``.
+        :returns: why it failed, or ``None`` for success.
         """
         started: asyncio.Future[int | str] = asyncio.get_running_loop().create_future()
         try:
-            self._have_it_started(_Order(words, started))
-        except RuntimeError as error:  # the machine is out of threads
-            return f"it could not be started: {error}"
+            self._put(_Order(words, started))
+        except RuntimeError as error:  # the system is out of threads
+            return f"could not be started: {error}"
         try:
             pid = await asyncio.shield(started)
         except asyncio.CancelledError:
-            started.add_done_callback(self._stop_what_came_late)
+            started.add_done_callback(self._kill_started)
             raise
         if isinstance(pid, str):
             return pid
         try:
             # Not asyncio's own subprocesses: up to Python 3.11 each of them costs a thread, and some loops
-            # watch theirs by way of SIGCHLD, which belongs to the host.
-            await _end_of(pid)
-        finally:  # not over yet: cancelled, or there is no descriptor left to watch it by
+            # watch them through SIGCHLD, whose handler belongs to the host.
+            await _wait_for(pid)
+        finally:  # if it still runs (cancelled, or no descriptor was left to watch it), _reap() kills it
             status = self._reap(pid)
-        return _LOST if status is None else why_it_failed(status)
+        return _STATUS_LOST if status is None else failure_reason(status)
 
     def kill_all(self) -> None:
-        """Kill what runs, from any thread; it is reaped by whoever waits for it."""
+        """Kill all running programs.  May be called from any thread; :meth:`run` reaps them."""
         for pid in list(self._running):
             kill_session(pid)
 
     def close(self, patience_s: float = 0.0) -> None:
-        """Nothing will be started any more, and what still runs is killed.
+        """Start no more programs, and kill those that still run.
 
-        :param patience_s: how long to wait for that, in seconds.
+        :param patience_s: how long to wait until they have been killed, in seconds.
         """
         thread, self._thread = self._thread, None
         if thread:
             self._orders.put(None)
             thread.join(patience_s)
 
-    def _have_it_started(self, order: _Order) -> None:
+    def _put(self, order: _Order) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._start_all, name="program-starter", daemon=True)
+            thread = threading.Thread(target=self._serve, name="program-starter", daemon=True)
             thread.start()
             self._thread = thread
         self._orders.put(order)
 
-    def _start_all(self) -> None:
+    def _serve(self) -> None:
+        """Start programs until :meth:`close`.  Runs in the dedicated thread."""
         for order in iter(self._orders.get, None):
             loop = order.started.get_loop()
             answer = self._start(order.words, loop)
             with contextlib.suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(_settle, order.started, answer)
+                loop.call_soon_threadsafe(_resolve, order.started, answer)
         self.kill_all()
         for pid, loop in list(self._running.items()):
-            if loop.is_closed():  # so that nobody there will
+            if loop.is_closed():  # run() cannot reap it any more
                 self._reap(pid)
 
     def _start(self, words: tuple[str, ...], loop: asyncio.AbstractEventLoop) -> int | str:
-        """The pid, or why there is none."""
+        """Start a program; return its pid, or why it could not be started."""
         try:
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=functools.partial(_leave_the_host, os.getpid()),
+                preexec_fn=functools.partial(_prepare_child, os.getpid()),
             )
         except (OSError, subprocess.SubprocessError) as error:
-            return f"it could not be started: {error}"
-        process.returncode = 0  # Popen is to keep its hands off: it is waited for here
+            return f"could not be started: {error}"
+        process.returncode = 0  # keeps Popen from waiting for the process, which happens here
         self._running[process.pid] = loop
         return process.pid
 
-    def _stop_what_came_late(self, started: asyncio.Future[int | str]) -> None:
+    def _kill_started(self, started: asyncio.Future[int | str]) -> None:
         pid = started.result()
         if isinstance(pid, int):
             self._reap(pid)
 
     def _reap(self, pid: int) -> int | None:
-        """The wait status of what has ended, or ends now; ``None`` if that is lost."""
+        """Reap a program, after killing it if it still runs; return its wait status or ``None`` if lost."""
         try:
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if ended is None:
@@ -122,7 +125,7 @@ class Programs:
                 ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             ended = None
-        del self._running[pid]  # first: its number may soon be another's
+        del self._running[pid]  # before the pid is reaped and can be reused
         return None if ended is None else reap(ended)
 
 
@@ -132,14 +135,14 @@ class _Order:
     started: asyncio.Future[int | str]
 
 
-async def _end_of(pid: int) -> None:
+async def _wait_for(pid: int) -> None:
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # over, and somebody else has waited for it
+    except ProcessLookupError:  # it has ended, and other code has reaped it
         return
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    loop.add_reader(pidfd, _settle, ended, None)
+    loop.add_reader(pidfd, _resolve, ended, None)
     try:
         await ended
     finally:
@@ -147,19 +150,20 @@ async def _end_of(pid: int) -> None:
         os.close(pidfd)
 
 
-def _leave_the_host(host: int) -> None:
-    """Between fork and exec."""
+def _prepare_child(host: int) -> None:
+    """Run in the child, between fork and exec."""
     die_with_parent(host)
     reset_signals()
 
 
 async def call(function: Callable[[], object], places: asyncio.Semaphore) -> object:
-    """Call it in a thread of its own, in a copy of this task's context: what it returns or raises.
+    """Call a function in a new thread, in a copy of this task's context, and return its result.
 
-    Cancelled, the thread is left behind, because nothing can stop it; it does not hold up the end of the
-    interpreter.  A thread for each call, and no pool, so that nothing of one is there for the next.
+    Exceptions of the function are raised here.  If this is cancelled, the thread is left running, because
+    nothing can stop a thread; it does not delay the exit of the interpreter.  Each call has its own thread,
+    and there is no pool, so no call sees thread-local state of another.
 
-    :param places: bounds the threads; one is taken until its thread has ended.
+    :param places: limits the number of threads.  A place stays taken until the thread has ended.
     """
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
@@ -175,16 +179,16 @@ async def call(function: Callable[[], object], places: asyncio.Semaphore) -> obj
         try:
             loop.call_soon_threadsafe(leave, value, failure)
         except RuntimeError:
-            pass  # the loop was closed: nobody waits any longer
+            pass  # the loop was closed, so the result is not needed
 
     def leave(value: object, failure: BaseException | None) -> None:
         places.release()
-        _settle(ended, (value, failure))
+        _resolve(ended, (value, failure))
 
     await places.acquire()
     try:
         threading.Thread(target=work, name="blocking-call", daemon=True).start()
-    except RuntimeError:  # the machine is out of threads
+    except RuntimeError:  # the system is out of threads
         places.release()
         raise
     value, failure = await ended
@@ -193,6 +197,6 @@ async def call(function: Callable[[], object], places: asyncio.Semaphore) -> obj
     return value
 
 
-def _settle(future: asyncio.Future[Any], value: object) -> None:
+def _resolve(future: asyncio.Future[Any], value: object) -> None:
     if not future.done():
         future.set_result(value)

@@ -1,4 +1,4 @@
-"""What a task may be: an argv, a callable, or a coroutine function."""
+"""The kinds of commands: an argv, a callable, or a coroutine function."""
 
 from __future__ import annotations
 
@@ -15,38 +15,44 @@ from executor_reference.task import CALL, EXECUTE, RUN_MODULE, Instruction
 
 @dataclass(frozen=True)
 class Argv:
-    """A command line, executed as it stands unless it runs a module with this very interpreter."""
+    """A command line: the program and its arguments.
+
+    It is executed unchanged, except that a forked child runs a module of this interpreter itself.
+    """
 
     words: tuple[str, ...]
 
     @property
     def module(self) -> str | None:
-        """The module of ``[sys.executable, "-m", module, ...]``, which a forked child can run by itself."""
+        """The module in ``[sys.executable, "-m", module, ...]``, else ``None``.
+
+        A forked child can run it without executing a new interpreter.
+        """
         if len(self.words) >= 3 and self.words[:2] == (sys.executable, "-m"):
             return self.words[2]
         return None
 
     @property
     def instruction(self) -> Instruction:
-        """What a forked child is to do."""
+        """What a forked child has to do."""
         return (EXECUTE, self.words) if self.module is None else (RUN_MODULE, self.words[2:])
 
 
 @dataclass(frozen=True)
 class Call:
-    """A callable without arguments; what it returns is dropped."""
+    """A callable without arguments; its return value is ignored."""
 
     function: Callable[[], object]
 
     @property
     def instruction(self) -> Instruction:
-        """What a forked child is to do."""
+        """What a forked child has to do."""
         return CALL, (self.function, ())
 
 
 @dataclass(frozen=True)
 class Await:
-    """A coroutine function without arguments; what it returns is dropped."""
+    """A coroutine function without arguments; its return value is ignored."""
 
     function: Callable[[], Coroutine[Any, Any, object]]
 
@@ -55,11 +61,12 @@ Command = Argv | Call
 
 
 def parse(command: object) -> Command:
-    """Check what was submitted to an executor without an event loop.
+    """Check a command for an executor without an event loop.
 
-    :raises TypeError: it is neither a sequence of ``str`` nor a callable, or it is a coroutine function,
-        which nobody here would await.
-    :raises ValueError: an argv that no system call could take.
+    :raises TypeError: the command is neither a sequence of ``str`` nor a callable, or it is a coroutine
+        function, which this executor could not await.
+    :raises ValueError: the argv is empty, has no program, or contains a null character, so ``exec`` cannot
+        take it.
     """
     parsed = parse_with_coroutines(command)
     if isinstance(parsed, Await):
@@ -68,26 +75,26 @@ def parse(command: object) -> Command:
 
 
 def parse_with_coroutines(command: object) -> Command | Await:
-    """Check what was submitted to an executor with an event loop.
+    """Check a command for an executor with an event loop.
 
-    :raises TypeError: it is neither a sequence of ``str`` nor a callable nor a coroutine function.
-    :raises ValueError: an argv that no system call could take.
+    :raises TypeError: the command is neither a sequence of ``str``, nor a callable, nor a coroutine function.
+    :raises ValueError: as for :func:`parse`.
     """
     if isinstance(command, (list, tuple)):
         if not all(isinstance(word, str) for word in command):
-            raise TypeError(f"an argv is a sequence of str, got {command!r}")
+            raise TypeError(f"an argv must be a sequence of str, got {command!r}")
         if not command or not command[0]:
-            raise ValueError(f"an argv starts with the name of a program, got {command!r}")
+            raise ValueError(f"an argv must start with the name of a program, got {command!r}")
         if any("\0" in word for word in command):
-            raise ValueError(f"an argv cannot hold a null character, got {command!r}")
+            raise ValueError(f"an argv must not contain a null character, got {command!r}")
         return Argv(tuple(command))
     if not callable(command):
-        raise TypeError(f"a command is an argv or a callable, got {command!r}")
+        raise TypeError(f"a command must be an argv or a callable, got {command!r}")
     return Await(command) if _is_coroutine_function(command) else Call(command)
 
 
 def _is_coroutine_function(command: Callable[..., object]) -> bool:
     plain = command.func if type(command) is functools.partial else command
-    if type(plain) is FunctionType and not plain.__dict__:  # nearly always; inspect takes a long way round
+    if type(plain) is FunctionType and not plain.__dict__:  # the common case; inspect is much slower
         return bool(plain.__code__.co_flags & inspect.CO_COROUTINE)
     return inspect.iscoroutinefunction(command) or inspect.iscoroutinefunction(type(command).__call__)

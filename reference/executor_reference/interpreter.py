@@ -1,7 +1,8 @@
-"""What a spare interpreter does until it has its order: nothing, and it has imported nothing of the user's.
+"""The script that a spare interpreter runs: it waits for its order and then runs the task.
 
-Run as a script, with the descriptor that the order comes from, so that all of it is ready when that comes.
-It imports as little as it can: a new interpreter takes ten milliseconds, typing and pickle as much again.
+Its argument is the descriptor on which the order arrives.  Everything is ready before that, and nothing of
+the user's has been imported.  The script imports as little as possible: a new interpreter takes 10 ms to
+start, and importing typing and pickle takes another 10 ms.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from executor_reference.orders import Named
+    #: A function by name: its module, the attribute names from there, and its arguments.
+    Named = tuple[str, tuple[str, ...], tuple[Any, ...]]
 
-#: Instead of an order: it is in a file, whose descriptor comes with the next message.
+#: Replaces an order that is too long for a message: a file whose descriptor follows in the next message.
 IN_A_FILE = b"\1"
-LONGEST_MESSAGE = 4000
+#: The largest message, in bytes, that carries an order.
+MAX_MESSAGE = 4000
 
 
 def receive(descriptor: int) -> Any:
-    """The order that comes from the host."""
-    message = read(descriptor, LONGEST_MESSAGE)
+    """Wait for the order, close the descriptor and return the order.
+
+    Exits if the host closes its end.
+    """
+    message = read(descriptor, MAX_MESSAGE)
     if not message:
         os._exit(0)  # there will be no order
     if message == IN_A_FILE:
@@ -42,9 +48,12 @@ def receive(descriptor: int) -> Any:
 
 
 def find_function(how: Named | bytes) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    """The function that goes by these names, and its arguments; or what was pickled, without any."""
+    """Return the function and its arguments.
+
+    :param how: the name of the function, or a pickle of a callable without arguments.
+    """
     if isinstance(how, bytes):
-        from _pickle import loads as unpickle  # pickle itself imports many more
+        from _pickle import loads as unpickle  # pickle itself imports many more modules
 
         return unpickle(how), ()
     module, names, arguments = how
@@ -57,8 +66,8 @@ def find_function(how: Named | bytes) -> tuple[Callable[..., object], tuple[Any,
 
 
 def _task() -> tuple[Callable[..., object], tuple[Any, ...]]:
-    sys.path.pop(0)  # where this script is
-    # a module and its arguments; or where modules are, and a function
+    sys.path.pop(0)  # the directory of this script
+    # The order is (module, its argv, None) or (None, sys.path, function).
     module, words, function = receive(int(sys.argv[1]))
     if function is not None:
         sys.argv = [""]

@@ -1,4 +1,4 @@
-"""What identifies one try of one task."""
+"""The key that identifies one try of one task."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 
 class TaskKey(NamedTuple):
-    """The fields are those of Airflow's ``TaskInstanceKey``.
+    """A key with the fields of Airflow's ``TaskInstanceKey``.
 
-    Any hashable tuple is taken as a key; this one is for those who have none of their own.
+    The executors accept any hashable value as a key.  ``dag_ids`` filters by ``key.dag_id``, or by the first
+    item of a plain tuple.
     """
 
     dag_id: str

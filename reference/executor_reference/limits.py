@@ -1,4 +1,4 @@
-"""Limits of a queue: how much of it may be under way, for the sake of whoever serves it."""
+"""Limits of a queue: how many of its tasks may run at once, and how many may start per time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a queue is allowed.
+    """The limit of one queue, for example to protect a remote service.
 
-    :param concurrency: tasks under way at once; ``None``: no limit but the executor's parallelism.
-    :param rate: starts within ``per_s`` seconds, all of which may come at once; ``None``: any.
-    :raises ValueError: a limit that would let nothing pass.
+    :param concurrency: how many tasks may run at once; ``None``: only the executor's parallelism counts.
+    :param rate: how many tasks may start within ``per_s`` seconds, possibly all at once; ``None``: any
+        number.  Needs the library ``aiolimiter``.
+    :param per_s: the period of ``rate``, in seconds.
+    :raises ValueError: no task could ever start under this limit.
     """
 
     concurrency: int | None = None
@@ -27,20 +29,20 @@ class Limit:
 
     def __post_init__(self) -> None:
         if self.concurrency is not None and (type(self.concurrency) is not int or self.concurrency < 1):
-            raise ValueError(f"concurrency must be an int from 1 up, or None, got {self.concurrency!r}")
-        if self.rate is not None and not self.rate >= 1:  # a limiter of less never has room for a whole start
-            raise ValueError(f"rate must be 1 or more within per_s (raise per_s instead), got {self.rate!r}")
+            raise ValueError(f"concurrency must be an int >= 1, or None, got {self.concurrency!r}")
+        if self.rate is not None and not self.rate >= 1:  # below 1, the limiter never has room for one start
+            raise ValueError(f"rate must be >= 1, got {self.rate!r} (for a lower rate increase per_s)")
         if not self.per_s > 0:
-            raise ValueError(f"per_s must be seconds above 0, got {self.per_s!r}")
+            raise ValueError(f"per_s must be > 0 seconds, got {self.per_s!r}")
 
 
 class Gate:
-    """Lets the waiting of one queue pass as its limit allows, the most urgent first.
+    """Admits the tasks of one queue as its limit allows, the highest priority first.
 
-    A task that waits here holds no slot, so it is in nobody's way.  The coroutine that waits in its stead is
-    there only while somebody does: nothing of an idle executor is on the loop.
+    A task that waits here holds no slot, so it blocks no other queue.  A coroutine waits for the limit, but
+    only while there are tasks; an idle executor has nothing on the loop.
 
-    :param admit: takes what may pass.
+    :param admit: called with each entry that may start.
     """
 
     def __init__(self, limit: Limit, admit: Callable[[Any], None]) -> None:
@@ -48,27 +50,27 @@ class Gate:
         self._waiting: list[Any] = []  # a heap
         self._places = asyncio.Semaphore(limit.concurrency) if limit.concurrency else None
         self._starts = None if limit.rate is None else _limiter(limit.rate, limit.per_s)
-        self._usher: asyncio.Task[None] | None = None
+        self._admitting: asyncio.Task[None] | None = None
 
     def add(self, entry: Any) -> None:
-        """Something more that waits; entries are compared by ``<``."""
+        """Add an entry, to be admitted later.  The smallest entry is admitted first."""
         heapq.heappush(self._waiting, entry)
-        if self._usher is None or self._usher.done():  # a loop may run a new task to its end at once
-            self._usher = asyncio.get_running_loop().create_task(self._let_pass())
+        if self._admitting is None or self._admitting.done():  # an eager task may be done at once
+            self._admitting = asyncio.get_running_loop().create_task(self._admit_waiting())
 
     def leave(self) -> None:
-        """What was admitted has ended."""
+        """Free the place of an admitted task that has ended."""
         if self._places:
             self._places.release()
 
     def clear(self) -> list[Any]:
-        """Nobody waits any longer: those who did."""
+        """Remove and return all entries that have not been admitted."""
         waiting, self._waiting = self._waiting, []
-        if self._usher:
-            self._usher.cancel()
+        if self._admitting:
+            self._admitting.cancel()
         return waiting
 
-    async def _let_pass(self) -> None:
+    async def _admit_waiting(self) -> None:
         try:
             while self._waiting:
                 if self._places:
@@ -81,7 +83,7 @@ class Gate:
                     raise
                 self._admit(heapq.heappop(self._waiting))
         finally:
-            self._usher = None
+            self._admitting = None
 
 
 def _limiter(rate: float, per_s: float) -> AsyncLimiter:
@@ -89,6 +91,6 @@ def _limiter(rate: float, per_s: float) -> AsyncLimiter:
         from aiolimiter import AsyncLimiter
     except ImportError:
         raise ImportError(
-            "a limit of rate needs aiolimiter: pip install 'executor-conformance[async]'"
+            "Limit(rate=...) needs aiolimiter: pip install 'executor-conformance[async]'"
         ) from None
     return AsyncLimiter(rate, per_s)

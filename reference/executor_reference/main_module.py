@@ -1,10 +1,10 @@
-"""Functions of the script that was started, ``__main__``, for processes whose ``__main__`` is another."""
+"""Functions of the host's ``__main__`` module, for processes with another ``__main__``."""
 
 from __future__ import annotations
 
 import pickle
 
-TYPE_CHECKING = False  # typing's own would import typing
+TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -14,7 +14,7 @@ NAME = "__main__"
 
 
 def after_main(function: Callable[[], object]) -> Callable[[], object]:
-    """The same function, for a process that has to run the host's main module first."""
+    """Return a picklable callable that runs the host's main module first, then the function."""
     from multiprocessing import spawn
 
     known = spawn.get_preparation_data("task")
@@ -23,9 +23,10 @@ def after_main(function: Callable[[], object]) -> Callable[[], object]:
 
 
 class _AfterMain:
-    """Runs the main module, unless this process has, then a function of it.
+    """Runs the main module, unless this process has done so, and then a function of that module.
 
-    :param main: where that module is and its arguments, as :mod:`multiprocessing.spawn` tells it.
+    :param main: the path of the main module and its arguments, from :mod:`multiprocessing.spawn`.
+    :param function: the function, pickled.
     """
 
     def __init__(self, main: dict[str, Any], function: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Sleeping, in code that does not know whether it runs on an event loop."""
+"""Sleeping, in code that may or may not run on an event loop."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class _Done:
 
 
 def delay(seconds: float) -> Awaitable[None]:
-    """Sleep, wherever one is: awaited in a coroutine, called in plain code.
+    """Sleep, with or without a running event loop.
 
-    On a loop it holds up nobody, and has to be awaited: forgotten, it does not sleep, and Python warns of a
-    coroutine that was never awaited.  Where no loop runs it has slept when it returns.
+    In a coroutine, await the result; other tasks run meanwhile.  Without the ``await`` it does not sleep, and
+    Python warns that a coroutine was never awaited.  Where no loop runs, ``delay()`` blocks and returns after
+    the sleep; its result may be awaited, but need not be.
 
-    :param seconds: 0 lets others go first.
+    :param seconds: how long to sleep; 0 only lets other tasks run.
     """
     try:
         asyncio.get_running_loop()

@@ -1,12 +1,11 @@
-"""Tasks without the wait for a process: each is handed to a *spare*, a process that was made ahead of demand.
+"""Launchers that hand each task to a *spare*: a process that was made ahead of demand.
 
-Between a scheduler's decision and a task's first instruction stands the making of a process: a third of a
-millisecond for a fork of a small process, many for a fork of a large one or for a new interpreter.  So a
-small process, the zygote, makes them beforehand (``zygote.py``): each spare waits on a socket, of which the
-host has the other end, for one order, runs it and ends.  No process runs two tasks.
+A task cannot start before it has a process.  Forking a small process takes 0.3 ms; forking a large one, or
+starting an interpreter, takes many.  So a small process, the zygote (``zygote.py``), makes processes in
+advance.  Each spare waits on a socket for one order, runs that task and exits.  No process runs two tasks.
 
-When no spare is ready one is asked for, and gets its order while it is still being made: to the host both are
-one thing, a socket to write an order to.
+If no spare is ready, the host asks for one and sends the order at once, while the spare is still being made.
+To the host a spare is the same in both cases: a socket to which it can write an order.
 """
 
 from __future__ import annotations
@@ -29,69 +28,70 @@ from executor_reference import orders, zygote
 from executor_reference.commands import Argv, Command
 from executor_reference.launch import Ended, Launcher, milliseconds
 
-_GONE = (BrokenPipeError, ConnectionResetError)
+_PEER_DIED = (BrokenPipeError, ConnectionResetError)
 
 
 class Order(NamedTuple):
-    """A command, as it travels.
+    """A command in the form in which it is sent to a spare.
 
-    :param spare: what kind of spare can run it.
+    :param kind: the kind of spare that can run it: ``zygote.SPAWN`` or ``zygote.SPAWN_INTERPRETER``.
+    :param data: the order, as the spare reads it.
     """
 
-    spare: int
-    text: bytes
+    kind: int
+    data: bytes
 
 
 class SpareLauncher(Launcher):
-    """Has a zygote make processes, and keeps some ready.
+    """Has a zygote make processes, and keeps some of them ready.
 
-    :param spares: how many to keep ready, at least.
+    :param spares: the least number of spares to keep ready.
     """
 
     #: The kind of spare that is made ahead of demand.
-    kind = zygote.RAISE
-    #: So many are raised in one go, which costs less than one by one.
-    at_once = 4
+    kind = zygote.SPAWN
+    #: Spares are made in batches of at least this size, which costs less than making them one by one.
+    batch = 4
 
     def __init__(self, spares: int) -> None:
         self._spares = spares
         self._numbers = itertools.count()
-        self._ready: dict[int, socket.socket] = {}  # the host's ends, the oldest first
+        self._ready: dict[int, socket.socket] = {}  # number -> the host's end; the oldest spare is first
         self._running: set[int] = set()
-        self._news: list[Ended] = []
+        self._results: list[Ended] = []
         self._channel: socket.socket | None = None
         self._pid = 0
         self._pidfd = -1
 
-    # -- the zygote's life -----------------------------------------------------------------------------------
+    # -- the zygote ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 self._pid = self._start_zygote(theirs)
-                self._pidfd = _watch(self._pid)
+                self._pidfd = _open_pidfd(self._pid)
             except BaseException:
                 ours.close()
                 raise
         self._channel = ours
         self._poll = select.poll()
         self._poll.register(self._channel, select.POLLIN)
-        # Not the channel's end alone: for a moment a spare may hold the zygote's end, too.
+        # The end of the channel is not enough: for a moment, a spare may also hold the zygote's end.
         self._poll.register(self._pidfd, select.POLLIN)
-        self._raise_spares()
+        self._spawn_spares()
 
     @abc.abstractmethod
     def _start_zygote(self, channel: socket.socket) -> int:
-        """Start it with its end of the channel; its pid."""
+        """Start the zygote with its end of the channel, and return its pid."""
 
     def stop(self) -> None:
         if self._channel is not None:
-            self._tell(zygote.PILL)
-            self._bury()
+            self._send(zygote.PILL)
+            self._reap_zygote()
 
-    def _bury(self) -> None:
-        """Reap the zygote, which has ended or is about to."""
+    def _reap_zygote(self) -> None:
+        """Release everything that belongs to the zygote, which has ended or is about to."""
         assert self._channel is not None
         self._channel.close()
         self._channel = None
@@ -107,107 +107,108 @@ class SpareLauncher(Launcher):
     # -- tasks -----------------------------------------------------------------------------------------------
 
     def prepare(self, command: Command) -> Order:
-        return Order(zygote.RAISE, orders.pack(command.instruction))
+        return Order(zygote.SPAWN, orders.pack(command.instruction))
 
     def launch(self, prepared: Order) -> int:
-        self._read_news()  # what has died, a spare or the zygote, is not given an order
+        self._read_results()  # notices a dead spare or zygote before an order is sent to it
         if self._channel is None:
             self.start()
-        number = self._hand_out(prepared)
+        number = self._send_order(prepared)
         self._running.add(number)
         return number
 
-    def _hand_out(self, order: Order) -> int:
-        while self._ready and order.spare == self.kind:
+    def _send_order(self, order: Order) -> int:
+        """Send the order to a ready spare, or else to a new one, and return the spare's number."""
+        while self._ready and order.kind == self.kind:
             number = next(iter(self._ready))
             spare = self._ready.pop(number)
             try:
-                orders.send(spare, order.text)
+                orders.send(spare, order.data)
                 return number
-            except _GONE:  # it has died; that is news to come
+            except _PEER_DIED:  # its result will arrive and be ignored
                 pass
             finally:
                 spare.close()
-        ((number, spare),) = self._raise(order.spare, 1)
-        # if that one cannot be made, it is news, as if it had been made and had died
-        with contextlib.suppress(*_GONE), spare:
-            orders.send(spare, order.text)
+        ((number, spare),) = self._spawn(order.kind, 1)
+        # If this one dies, or cannot be made, the zygote reports it.
+        with contextlib.suppress(*_PEER_DIED), spare:
+            orders.send(spare, order.data)
         return number
 
     def ended(self, timeout_s: float | None) -> list[Ended]:
         if self._channel is not None:
-            # Not in launch(): the zygote's work would compete with the task's start for a processor.
-            self._raise_spares()
-        if timeout_s != 0 and not self._news and self._channel is not None:
+            # Not in launch(): the zygote would compete for a processor with the task that starts.
+            self._spawn_spares()
+        if timeout_s != 0 and not self._results and self._channel is not None:
             self._poll.poll(milliseconds(timeout_s))
-        self._read_news()
-        news, self._news = self._news, []
-        return news
+        self._read_results()
+        results, self._results = self._results, []
+        return results
 
-    def _read_news(self) -> None:
+    def _read_results(self) -> None:
         while self._channel is not None and (ready := dict(self._poll.poll(0))):
             message = b""
             if self._channel.fileno() in ready:
                 with contextlib.suppress(ConnectionResetError):
-                    message = self._channel.recv(zygote.LONGEST_NEWS)
+                    message = self._channel.recv(zygote.MAX_RESULT)
             if message:
-                self._take_news(*zygote.read_news(message))
-            else:  # the zygote has ended, and all that it had said was read
-                self._bury()
-                self._news += [(number, "the process that had forked it died") for number in self._running]
+                self._take_result(*zygote.unpack_result(message))
+            else:  # the zygote has died, and all its messages have been read
+                self._reap_zygote()
+                self._results += [(number, "the process that forked it died") for number in self._running]
                 self._running.clear()
 
-    def _take_news(self, number: int, reason: str | None) -> None:
+    def _take_result(self, number: int, reason: str | None) -> None:
         if number in self._running:
             self._running.remove(number)
-            self._news.append((number, reason))
-        elif number in self._ready:  # killed before it had anything to do
+            self._results.append((number, reason))
+        elif number in self._ready:  # a spare was killed before it got an order
             self._ready.pop(number).close()
 
     def kill(self, number: int) -> None:
-        self._tell(zygote.KILL, number)
+        self._send(zygote.KILL, number)
 
-    # -- what is said to the zygote --------------------------------------------------------------------------
+    # -- requests to the zygote ------------------------------------------------------------------------------
 
-    def _raise_spares(self) -> None:
-        missing = self._spares + self.at_once - 1 - len(self._ready)
-        if missing < self.at_once:
+    def _spawn_spares(self) -> None:
+        missing = self._spares + self.batch - 1 - len(self._ready)
+        if missing < self.batch:
             return
-        # out of descriptors, or the zygote died: what is needed now is there, the rest is news
+        # OSError: no descriptor is left.  Spares can wait until a later call.
         with contextlib.suppress(OSError):
             while missing > 0:
-                raised = self._raise(self.kind, min(missing, zygote.MOST_AT_ONCE))
-                self._ready.update(raised)
-                missing -= len(raised)
+                spawned = self._spawn(self.kind, min(missing, zygote.MAX_BATCH))
+                self._ready.update(spawned)
+                missing -= len(spawned)
 
-    def _raise(self, kind: int, count: int) -> list[tuple[int, socket.socket]]:
-        """Ask for spares: their numbers, which follow each other, and the host's ends of their sockets."""
+    def _spawn(self, kind: int, count: int) -> list[tuple[int, socket.socket]]:
+        """Ask for spares; return their numbers and the host's ends of their sockets."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            raised, ends = [], []
+            spawned, ends = [], []
             for _ in range(count):
-                our_end, their_end = orders.new_socket()
-                raised.append((next(self._numbers), ours.enter_context(our_end)))
+                our_end, their_end = orders.socket_pair()
+                spawned.append((next(self._numbers), ours.enter_context(our_end)))
                 ends.append(theirs.enter_context(their_end).fileno())
-            self._tell(kind, raised[0][0], ends)
+            self._send(kind, spawned[0][0], ends)
             ours.pop_all()
-            return raised
+            return spawned
 
-    def _tell(self, word: int, number: int = 0, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, opcode: int, number: int = 0, descriptors: Sequence[int] = ()) -> None:
         assert self._channel is not None
-        message = zygote.MESSAGE.pack(word, number, len(descriptors))
-        with contextlib.suppress(*_GONE):  # if it has died, its end of the channel is closed: that is news
+        message = zygote.MESSAGE.pack(opcode, number, len(descriptors))
+        with contextlib.suppress(*_PEER_DIED):  # _read_results() notices that the zygote has died
             socket.send_fds(self._channel, [message], descriptors)
 
 
 class SnapshotLauncher(SpareLauncher):
-    """The zygote is a snapshot of the host: forked from it by :meth:`start`, its heap frozen.
+    """Uses a snapshot of the host as the zygote: :meth:`start` forks it from the host and freezes its heap.
 
-    Tasks find what the host had imported and set up by then, and nothing of what it does later (threads,
-    locks, garbage).
+    Tasks see what the host had imported and set up by then.  They see nothing that the host does later
+    (threads, locks, garbage).
     """
 
     def _start_zygote(self, channel: socket.socket) -> int:
-        gc.collect()  # freezing garbage would keep it for ever
+        gc.collect()  # garbage that is frozen would never be freed
         host = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -216,9 +217,9 @@ class SnapshotLauncher(SpareLauncher):
 
 
 class FreshLauncher(SpareLauncher):
-    """The zygote is a new interpreter, so it is small, however large the host is.
+    """Uses a new interpreter as the zygote, which is therefore small even if the host is large.
 
-    :param preload: modules that it imports, so that tasks need not.
+    :param preload: modules that the zygote imports, so that tasks find them imported.
     """
 
     def __init__(self, spares: int, preload: tuple[str, ...] = ()) -> None:
@@ -226,9 +227,9 @@ class FreshLauncher(SpareLauncher):
         self._preload = preload
 
     def prepare(self, command: Command) -> Order:
-        return Order(zygote.RAISE, orders.pack(command.instruction, other_main=True))
+        return Order(zygote.SPAWN, orders.pack(command.instruction, other_main=True))
 
-    #: What the zygote is started with, and where it finds modules.
+    #: Options of the interpreter that becomes the zygote.
     _flags: tuple[str, ...] = ()
 
     def _start_zygote(self, channel: socket.socket) -> int:
@@ -243,54 +244,58 @@ class FreshLauncher(SpareLauncher):
         )
 
     def _path(self) -> list[str]:
+        """Return the ``sys.path`` of the zygote."""
         return list(sys.path)
 
 
 class InterpreterLauncher(FreshLauncher):
-    """The zygote makes interpreters, which have imported nothing of the user's when their order comes."""
+    """Has the zygote make new interpreters, which import nothing of the user's before their order arrives."""
 
-    kind = zygote.RAISE_INTERPRETER
-    at_once = 1
-    _flags = ("-I", "-S")  # it runs nothing of the user's, and makes no copy of anything for them
+    kind = zygote.SPAWN_INTERPRETER
+    batch = 1
+    _flags = ("-I", "-S")  # this zygote runs no user code, so it needs neither site nor PYTHON* variables
 
     def _path(self) -> list[str]:
         return [*sys.path, str(Path(__file__).parents[1])]
 
     def start(self) -> None:
-        self._surroundings = _surroundings()
+        self._environment = _environment()
         super().start()
 
     def prepare(self, command: Command) -> Order:
         if isinstance(command, Argv):
             if command.module is None:
                 return super().prepare(command)
-            told: Any = (command.module, list(command.words[2:]), None)
+            order: Any = (command.module, list(command.words[2:]), None)
         else:
-            told = (None, list(sys.path), orders.portable(command.function, other_main=True))
-        return Order(self.kind, marshal.dumps(told))
+            order = (None, list(sys.path), orders.portable(command.function, other_main=True))
+        return Order(self.kind, marshal.dumps(order))
 
     def launch(self, prepared: Order) -> int:
-        now = _surroundings()
-        if now != self._surroundings and self._channel is not None:
-            self._surroundings = now
+        now = _environment()
+        if now != self._environment and self._channel is not None:
+            self._environment = now
             self._drop_spares()
-            with orders.file_in_memory(marshal.dumps(now)) as file:
-                self._tell(zygote.SURROUNDINGS, 0, [file.fileno()])
+            with orders.memory_file(marshal.dumps(now)) as file:
+                self._send(zygote.ENVIRONMENT, 0, [file.fileno()])
         return super().launch(prepared)
 
 
-def _watch(pid: int) -> int:
-    """A descriptor that becomes readable when this child ends; one that cannot be watched is ended."""
+def _open_pidfd(pid: int) -> int:
+    """Return a descriptor that becomes readable when this child ends.
+
+    :raises OSError: no descriptor is left; the child has been killed and reaped.
+    """
     try:
         return os.pidfd_open(pid)
-    except OSError:  # there is no descriptor left
+    except OSError:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
 
 
-def _surroundings() -> tuple[dict[bytes, bytes], bytes | None]:
-    """What a new process takes over from the one that starts it: the environment, the working directory."""
+def _environment() -> tuple[dict[bytes, bytes], bytes | None]:
+    """Return what a new process inherits from its parent: the environment and the working directory."""
     try:
         here = os.getcwdb()
     except FileNotFoundError:

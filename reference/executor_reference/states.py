@@ -1,10 +1,11 @@
-"""The life of one try of a task, as a table.
+"""The states of one try of a task, as a table of transitions.
 
-A try that was accepted waits (``queued``), has a slot (``running``), and ends once, as ``success`` or
-``failed``.  There is no way back and no second end: a new try is a new key.  ``terminate()`` may end a try
-that never had a slot, so ``queued`` leads to ``failed`` too.
+An accepted try is ``queued``, becomes ``running`` when it gets a slot, and ends exactly once, as ``success``
+or ``failed``.  No state is entered twice: the next try of the same task has another key.  ``terminate()`` can
+end a try that never had a slot, so ``queued`` may change to ``failed`` directly.
 
-The executor moves tasks along this table and nowhere else; the diagram in the documentation is drawn from it.
+The executors change states only as this table allows.  The events that they report may skip states, so the
+contract (``docs/states.md``) allows more transitions than this table.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""From a forked child to a running task: the only code that runs between ``fork`` and the task.
+"""Turns a forked child into a task: the only code that runs between ``fork`` and the task itself.
 
-A task gets a session of its own (so that it can be stopped with all its children), dies with the process that
-forked it, has default signals, an empty standard input, and none of the executor's descriptors.  How it ended
-is its exit status; why it failed is one short text.
+A task has its own session (so it can be killed together with its children), dies with the process that forked
+it, has default signals, an empty standard input, and none of the executor's descriptors.  Its exit status is
+how it ended; a short text in a :class:`~executor_reference.endings.Note` is why it failed.
 
-Every module that a child imports and every page that it is the first to write to is time before its task, or
-between two tasks; and to use an object is to write to it, since its references are counted.  So this module
-imports little; what a child calls has a name here, because a look-up in a module would be one page more; and
-a process that forks many does most of the work once (:func:`shed_the_host`).
+Time spent here delays the task, or the next task.  The child pays for each module that it imports and for
+each page that it is the first to write to; merely using an object writes to its page, because that changes
+its reference count.  So this module imports little, and it binds the functions that a child calls to names of
+its own, because a look-up in another module would touch another page.  A process that forks many tasks does
+most of the work once, with :func:`drop_host_state`.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from atexit import _run_exitfuncs as run_exit_functions
 from os import _exit, getpid, setsid
 from sys import modules
 
-from executor_reference.endings import text_of
+from executor_reference.endings import safe_str
 from executor_reference.linux import close_private_descriptors, die_with_parent
 
-TYPE_CHECKING = False  # typing's own would import typing
+TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any, NoReturn
 
     from executor_reference.endings import Note
 
-#: What is to be done, and with what: these words; this module and its arguments; this callable and its own.
+#: The kinds of instructions.  EXECUTE comes with an argv, RUN_MODULE with a module and its arguments, CALL
+#: with a callable and its arguments.
 EXECUTE, RUN_MODULE, CALL = range(3)
 Instruction = tuple[int, "Any"]
 
@@ -42,11 +44,11 @@ _IGNORED_BY_PYTHON = _signal.SIGPIPE, _signal.SIGXFSZ
 
 
 def become_task(instruction: Callable[[], Instruction], parent: int, note: Note) -> NoReturn:
-    """Turn this forked child into a task; does not return.
+    """Turn this forked child into a task.
 
-    :param instruction: says what to run, and may wait for it; called in a session of its own.
-    :param parent: pid of the process that forked this one.
-    :param note: takes the reason of a failure that is more than an exit status.
+    :param instruction: returns what to run, and may wait for it.  Called after ``setsid()``.
+    :param parent: the pid of the process that forked this one.
+    :param note: receives the reason of a failure that an exit status does not express.
     """
     status = 1
     task = getpid()
@@ -63,33 +65,33 @@ def become_task(instruction: Callable[[], Instruction], parent: int, note: Note)
             _execute(with_, note)
         status = 0
     except SystemExit as exit_:
-        status = _status_of(exit_)
+        status = _exit_status(exit_)
     except BaseException as error:
         sys.__excepthook__(*sys.exc_info())
-        if getpid() == task:  # and not what the task has forked
-            note.write(f"{type(error).__name__}: {text_of(error)}")
+        if getpid() == task:  # a child that the task forked also gets here
+            note.write(f"{type(error).__name__}: {safe_str(error)}")
     finally:
-        _leave(status)
+        _exit_task(status)
 
 
-def shed_the_host(keep: Collection[int] = ()) -> None:
-    """Drop what a forked child has of its host and a task must not have.
+def drop_host_state(keep: Collection[int] = ()) -> None:
+    """Reset what a forked child has inherited from the host and a task must not have.
 
     :param keep: private descriptors that are still needed.
     """
     reset_signals()
-    # what every new interpreter does
+    # The next lines repeat what a new interpreter does at its start.
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     for number in _IGNORED_BY_PYTHON:
         _signal.signal(number, SIG_IGN)
     _open_standard_streams()
     close_private_descriptors(keep)
-    atexit._clear()  # what the host does at its exit
+    atexit._clear()  # the exit functions of the host
     gc.freeze()  # a collection would write to every page that is shared with the host
 
 
 def _execute(words: tuple[str, ...], note: Note) -> NoReturn:
-    for number in _IGNORED_BY_PYTHON:  # and by what it executes, if nobody sees to it
+    for number in _IGNORED_BY_PYTHON:  # the program would inherit that they are ignored
         _signal.signal(number, SIG_DFL)
     try:
         os.execvp(words[0], words)
@@ -99,17 +101,17 @@ def _execute(words: tuple[str, ...], note: Note) -> NoReturn:
 
 
 def _run_module(module: str, *arguments: str) -> None:
-    """What ``python -m`` does, in this process."""
+    """Do what ``python -m`` does, in this process."""
     sys.argv = [module, *arguments]
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
-    sys.modules.pop(module, None)  # else runpy warns that the host has imported it
+    sys.modules.pop(module, None)  # runpy warns if the host has imported the module
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _leave(status: int) -> NoReturn:
-    """End as an interpreter ends, but run none of the host's code."""
+def _exit_task(status: int) -> NoReturn:
+    """Exit as an interpreter does, but without running any code of the host."""
     try:
         if "threading" in modules:
             modules["threading"]._shutdown()
@@ -122,15 +124,15 @@ def _leave(status: int) -> NoReturn:
 
 
 def flush() -> None:
-    """Write what the output streams still hold."""
+    """Flush standard output and standard error."""
     if sys.stdout is not None:
         sys.stdout.flush()
     if sys.stderr is not None:
         sys.stderr.flush()
 
 
-def _status_of(exit_: SystemExit) -> int:
-    """The exit status that an interpreter makes of a ``SystemExit``."""
+def _exit_status(exit_: SystemExit) -> int:
+    """Return the exit status of an interpreter that ends with this ``SystemExit``."""
     if exit_.code is None:
         return 0
     if isinstance(exit_.code, int):
@@ -140,8 +142,8 @@ def _status_of(exit_: SystemExit) -> int:
 
 
 def reset_signals() -> None:
-    """Have every signal do what it does by default, and none blocked."""
-    # The functions of signal itself make enumerations of what they take and return: 70 pages in each child.
+    """Reset every signal to its default action, and unblock all signals."""
+    # The functions of the signal module convert to and from enums, which costs each child 70 pages.
     _signal.set_wakeup_fd(-1)
     for number in _signal.valid_signals():
         if number not in (_signal.SIGKILL, _signal.SIGSTOP):
@@ -150,11 +152,11 @@ def reset_signals() -> None:
 
 
 def _open_standard_streams() -> None:
-    """An empty standard input, and output streams that do not hold what the host has yet to write."""
+    """Open an empty standard input, and output streams without the host's unflushed output."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null != 0:
         os.close(null)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - all three live as long as the process
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - all three stay open until the process ends
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""What the tests have their executors run: as a module with a name and arguments, or as callables.
+"""The tasks of the tests, to be run as callables or as a module:
 
 python -m tasks NAME ARGUMENT...
 """
@@ -14,8 +14,8 @@ import sys
 import threading
 from typing import Any
 
-#: Set by a test in the host; only a forked child sees the change.
-SEEN_IN_THE_HOST = False
+#: A test sets this in the host; only a child that was forked from the host sees the change.
+SET_IN_THE_HOST = False
 
 _PR_GET_PDEATHSIG = 2
 
@@ -28,16 +28,16 @@ def fail() -> None:
     raise RuntimeError("on purpose")
 
 
-def leave(status: str) -> None:
-    """``sys.exit`` with an int, or with a text."""
+def exit_with(status: str) -> None:
+    """Call ``sys.exit`` with an int or a string."""
     sys.exit(int(status) if status.lstrip("-").isdigit() else status)
 
 
-def leave_hard(status: str) -> None:
+def os_exit(status: str) -> None:
     os._exit(int(status))
 
 
-def die_of(number: str) -> None:
+def kill_itself(number: str) -> None:
     signal.signal(int(number), signal.SIG_DFL) if int(number) != signal.SIGKILL else None
     os.kill(os.getpid(), int(number))
 
@@ -48,25 +48,25 @@ def append(path: str, text: str) -> None:
 
 
 def wait_at(ready: str, gate: str) -> None:
-    """Tell that it runs, by its pid, and wait until the gate is opened."""
-    _tell(ready, str(os.getpid()))
+    """Report its pid, and wait until the gate is opened."""
+    _write_line(ready, str(os.getpid()))
     os.close(os.open(gate, os.O_RDONLY))
 
 
-def wait_stubbornly(ready: str, gate: str) -> None:
-    """The same with a child process, both deaf to polite signals."""
+def ignore_signals_at(ready: str, gate: str) -> None:
+    """Do the same in two processes, task and child, which ignore SIGTERM, SIGINT and SIGHUP."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     child = os.fork()
     if child == 0:
         os.close(os.open(gate, os.O_RDONLY))
         os._exit(0)
-    _tell(ready, f"{os.getpid()} {child}")
+    _write_line(ready, f"{os.getpid()} {child}")
     os.close(os.open(gate, os.O_RDONLY))
 
 
 def describe(path: str) -> None:
-    """Write down what the task finds itself in."""
+    """Write a description of the environment of the task to a file, as JSON."""
     death_signal = ctypes.c_int()
     ctypes.CDLL(None).prctl(_PR_GET_PDEATHSIG, ctypes.byref(death_signal), 0, 0, 0)
     with open("/proc/self/status") as status:
@@ -87,7 +87,7 @@ def describe(path: str) -> None:
             if _is_open(int(name))
         },
         "argv": sys.argv[1:],
-        "forked": SEEN_IN_THE_HOST,
+        "forked": SET_IN_THE_HOST,
         "directory": os.getcwd(),
     }
     with open(path, "w") as file:
@@ -95,13 +95,13 @@ def describe(path: str) -> None:
 
 
 def print_without_a_newline(path: str) -> None:
-    """Leave text in the buffer of standard output, which only an orderly end writes."""
+    """Leave text in the buffer of standard output, which only a normal exit flushes."""
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), 1)
     sys.stdout.write("buffered")
 
 
 def end_in_a_thread(path: str) -> None:
-    """Return while a thread still works and a function waits for the exit."""
+    """Return while a thread still runs and an exit function is registered."""
     atexit.register(append, path, "at exit")
     gate = threading.Event()
 
@@ -125,23 +125,23 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _tell(path: str, text: str) -> None:
+def _write_line(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     os.write(descriptor, (text + "\n").encode())
     os.close(descriptor)
 
 
 async def coroutine() -> None:
-    """What no executor here can run."""
+    """A command that these executors reject."""
 
 
 class CallsACoroutine:
     async def __call__(self) -> None:
-        """The same as an object."""
+        """Make this object a coroutine function, too."""
 
 
-def tell_modules(path: str, *names: str) -> None:
-    """Write which of these modules were imported before this one looked."""
+def write_imported_modules(path: str, *names: str) -> None:
+    """Write which of these modules are imported in this process."""
     append(path, " ".join(name for name in names if name in sys.modules))
 
 

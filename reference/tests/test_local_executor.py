@@ -1,6 +1,6 @@
-"""The reference executor, by each of its start methods.
+"""Tests of the reference executor, with each of its start methods.
 
-Nothing here sleeps: a task says through a FIFO that it runs, and goes on when the test opens another.
+No test sleeps.  A task reports through one FIFO that it runs, and ends when the test opens another.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import tasks
 from executor_reference import LocalExecutor, TaskKey
 from executor_reference.spares import SpareLauncher
 
-#: Only a broken executor is waited for as long as this.
+#: The longest wait for something, in seconds.  Only a broken executor takes this long.
 PATIENCE_S = 30.0
 
 
 class Fixture:
-    """An executor that is ended whatever happens, and what its tasks meet at."""
+    """Starts executors and terminates them after the test; makes the FIFOs that their tasks use."""
 
     def __init__(self, method: str, folder: Path) -> None:
         self.method = method
@@ -72,17 +72,17 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
 
 
 class Ready:
-    """A FIFO through which tasks tell that they run."""
+    """The FIFO through which tasks report that they run."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDWR)
         self._text = ""
 
     def pids(self, count: int) -> list[int]:
-        """Those of the next ``count`` tasks, as each told them."""
+        """Wait for the next ``count`` tasks and return the pids that they report."""
         while self._text.count("\n") < count:
             assert select.select([self._descriptor], [], [], PATIENCE_S)[0], (
-                f"{count} tasks to run, saw {self._text!r}"
+                f"expected {count} tasks to run, got {self._text!r}"
             )
             self._text += os.read(self._descriptor, 1 << 12).decode()
         lines = self._text.split("\n")
@@ -104,7 +104,7 @@ def ready(local: Fixture) -> Iterator[Ready]:
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """The task as an argv that may be run in a forked child."""
+    """Return the argv of a task that can run as a module in a forked child."""
     return [sys.executable, "-m", "tasks", name, *arguments]
 
 
@@ -113,7 +113,7 @@ def key(number: int = 1, **fields: Any) -> TaskKey:
 
 
 def outcome_of(executor: LocalExecutor, command: Any) -> tuple[str, str | None]:
-    """Run one task to its end, and the executor with it."""
+    """Run one task, end the executor, and return the event."""
     executor.execute_async(key(), command)
     executor.end()
     (event,) = executor.get_event_buffer().values()
@@ -134,19 +134,19 @@ def await_death(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([descriptor], [], [], PATIENCE_S)[0], f"process {pid} lives on"
+        assert select.select([descriptor], [], [], PATIENCE_S)[0], f"process {pid} is still alive"
     finally:
         os.close(descriptor)
 
 
 @pytest.fixture(autouse=True)
 def nothing_hangs() -> Iterator[None]:
-    """A call that never returns is a failure, and not the end of the run."""
+    """Make a call that never returns fail its test, so it does not stop the test run."""
 
-    def give_up(number: int, frame: object) -> None:
-        raise TimeoutError(f"no end after {2 * PATIENCE_S:.0f} s")
+    def time_out(number: int, frame: object) -> None:
+        raise TimeoutError(f"not finished after {2 * PATIENCE_S:.0f} s")
 
-    previous = signal.signal(signal.SIGALRM, give_up)
+    previous = signal.signal(signal.SIGALRM, time_out)
     signal.setitimer(signal.ITIMER_REAL, 2 * PATIENCE_S, PATIENCE_S)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -154,11 +154,11 @@ def nothing_hangs() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def modules_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def tasks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(tasks.__file__))
 
 
-# -- what runs, and how it is reported -----------------------------------------------------------------------
+# -- commands and outcomes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def modules_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(["true"], id="program-on-the-path"),
         pytest.param([sys.executable, "-c", "pass"], id="interpreter"),
         pytest.param(tasks.nothing, id="callable"),
-        pytest.param(functools.partial(tasks.leave, "0"), id="callable-that-exits-with-0"),
-        pytest.param(module("leave", "0"), id="module-that-exits-with-0"),
+        pytest.param(functools.partial(tasks.exit_with, "0"), id="callable-that-exits-with-0"),
+        pytest.param(module("exit_with", "0"), id="module-that-exits-with-0"),
     ],
 )
 def test_success(local: Fixture, command: Any) -> None:
@@ -181,21 +181,21 @@ def test_success(local: Fixture, command: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        pytest.param(module("leave", "3"), "exit status 3", id="module-exits"),
-        pytest.param(module("leave", "255"), "exit status 255", id="exit-status-255"),
-        pytest.param(module("leave", "-1"), "exit status 255", id="exit-status-below-0"),
-        pytest.param(module("leave", "a text"), "exit status 1", id="exits-with-a-text"),
-        pytest.param(module("leave_hard", "7"), "exit status 7", id="os-exit"),
+        pytest.param(module("exit_with", "3"), "exit status 3", id="module-exits"),
+        pytest.param(module("exit_with", "255"), "exit status 255", id="exit-status-255"),
+        pytest.param(module("exit_with", "-1"), "exit status 255", id="exit-status-below-0"),
+        pytest.param(module("exit_with", "a text"), "exit status 1", id="exits-with-a-string"),
+        pytest.param(module("os_exit", "7"), "exit status 7", id="os-exit"),
         pytest.param(["/bin/sh", "-c", "exit 9"], "exit status 9", id="program-exits"),
-        pytest.param(functools.partial(tasks.leave, "4"), "exit status 4", id="callable-exits"),
-        pytest.param(module("die_of", "9"), "killed by SIGKILL", id="killed"),
-        pytest.param(module("die_of", "15"), "killed by SIGTERM", id="terminated"),
+        pytest.param(functools.partial(tasks.exit_with, "4"), "exit status 4", id="callable-exits"),
+        pytest.param(module("kill_itself", "9"), "killed by SIGKILL", id="killed"),
+        pytest.param(module("kill_itself", "15"), "killed by SIGTERM", id="terminated"),
         pytest.param(
-            module("die_of", str(signal.SIGRTMIN + 3)),
+            module("kill_itself", str(signal.SIGRTMIN + 3)),
             f"killed by signal {signal.SIGRTMIN + 3}",
             id="realtime",
         ),
-        pytest.param(functools.partial(tasks.die_of, "11"), "killed by SIGSEGV", id="callable-crashes"),
+        pytest.param(functools.partial(tasks.kill_itself, "11"), "killed by SIGSEGV", id="callable-crashes"),
     ],
 )
 def test_failure_has_a_reason(local: Fixture, command: Any, reason: str) -> None:
@@ -203,12 +203,12 @@ def test_failure_has_a_reason(local: Fixture, command: Any, reason: str) -> None
 
 
 @pytest.mark.parametrize("command", [module("fail"), tasks.fail], ids=["module", "callable"])
-def test_an_exception_is_the_reason_where_the_task_was_forked(local: Fixture, command: Any) -> None:
+def test_exception_of_a_forked_task_is_the_reason(local: Fixture, command: Any) -> None:
     reason = "exit status 1" if local.method == "spawn" else "RuntimeError: on purpose"
     assert outcome_of(local.started(), command) == ("failed", reason)
 
 
-def test_a_program_that_cannot_be_executed_fails(local: Fixture) -> None:
+def test_program_that_cannot_be_executed_fails(local: Fixture) -> None:
     plain = Path(local.path("plain"))
     plain.write_text("#!/bin/sh\n")
     executor = local.started()
@@ -230,7 +230,7 @@ def test_a_program_that_cannot_be_executed_fails(local: Fixture) -> None:
         assert reason.startswith(error)
 
 
-def test_a_module_that_is_not_there_fails(local: Fixture) -> None:
+def test_missing_module_fails(local: Fixture) -> None:
     state, reason = outcome_of(local.started(), [sys.executable, "-m", "no_such_module_at_all"])
     assert state == "failed"
     assert reason
@@ -238,20 +238,20 @@ def test_a_module_that_is_not_there_fails(local: Fixture) -> None:
         assert "no_such_module_at_all" in reason
 
 
-def test_a_long_reason_is_cut_and_blocks_nothing(local: Fixture) -> None:
+def test_long_reason_is_truncated(local: Fixture) -> None:
     state, reason = outcome_of(local.started(), ["/" + "x" * 100_000])
     assert state == "failed"
     assert reason is not None
     assert len(reason) <= 4096
 
 
-def test_arguments_arrive_as_they_were_given(local: Fixture) -> None:
+def test_arguments_are_passed_unchanged(local: Fixture) -> None:
     words = ["", " two words ", "$HOME `id` *", "line\nbreak", "ünïcode ☃"]
     path = local.path("description")
     executor = local.started()
     executor.execute_async(key(), [*module("describe", path), *words])
     executor.end()
-    # ``describe`` takes one argument, so the task fails; what it was called with is what counts
+    # describe() takes one argument, so with these words the task fails.
     assert executor.get_event_buffer()[key()][0] == "failed"
     executor = local.started()
     script = f"import json, sys; json.dump(sys.argv[1:], open({path!r}, 'w'))"
@@ -259,14 +259,14 @@ def test_arguments_arrive_as_they_were_given(local: Fixture) -> None:
     assert json.loads(Path(path).read_text()) == words
 
 
-def test_a_large_callable_travels_whole(local: Fixture) -> None:
+def test_large_callable_runs(local: Fixture) -> None:
     path = local.path("size")
     call = functools.partial(tasks.measure, b"x" * (3 << 20), path)
     assert outcome_of(local.started(), call) == ("success", None)
     assert Path(path).read_text() == f"{3 << 20}\n"
 
 
-def test_many_tasks_lose_nothing(local: Fixture) -> None:
+def test_many_tasks_are_all_reported(local: Fixture) -> None:
     executor = local.started(parallelism=8)
     for number in range(60):
         executor.execute_async(key(number), ["true" if number % 3 else "false"])
@@ -277,10 +277,10 @@ def test_many_tasks_lose_nothing(local: Fixture) -> None:
     }
 
 
-# -- slots and order -----------------------------------------------------------------------------------------
+# -- slots and priorities ------------------------------------------------------------------------------------
 
 
-def test_slots_and_running_follow_the_tasks(local: Fixture, ready: Ready) -> None:
+def test_slots_running_and_queued_tasks(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started(parallelism=2)
     assert (executor.slots_occupied, executor.slots_available) == (0, 2)
@@ -301,7 +301,7 @@ def test_slots_and_running_follow_the_tasks(local: Fixture, ready: Ready) -> Non
     assert executor.get_event_buffer() == dict.fromkeys([key(1), key(2), key(3)], ("success", None))
 
 
-def test_without_a_limit_all_run_at_once(local: Fixture, ready: Ready) -> None:
+def test_parallelism_0_runs_all_at_once(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started(parallelism=0)
     for number in range(12):
@@ -313,19 +313,19 @@ def test_without_a_limit_all_run_at_once(local: Fixture, ready: Ready) -> None:
     assert len(executor.get_event_buffer()) == 12
 
 
-def test_the_highest_priority_first_and_the_first_come_among_equals(local: Fixture) -> None:
+def test_higher_priority_runs_first_then_earlier_submission(local: Fixture) -> None:
     path = local.path("order")
     executor = local.started(parallelism=1)
     for number, priority in enumerate([2, 10, 2, -1, 5, 10]):
         executor.queue_command(key(number), module("append", path, f"{priority}:{number}"), priority=priority)
-    assert executor.running == set(), "queue_command() starts nothing itself"
+    assert executor.running == set(), "queue_command() must not start a task"
     executor.heartbeat()
     assert executor.running == {key(1)}
     executor.end()
     assert Path(path).read_text().split() == ["10:1", "10:5", "5:4", "2:0", "2:2", "-1:3"]
 
 
-def test_sync_returns_while_tasks_run(local: Fixture, ready: Ready) -> None:
+def test_sync_does_not_wait_for_tasks(local: Fixture, ready: Ready) -> None:
     executor = local.started()
     executor.execute_async(key(), module("wait_at", local.path("ready"), local.fifo("gate")))
     ready.pids(1)
@@ -338,10 +338,10 @@ def test_sync_returns_while_tasks_run(local: Fixture, ready: Ready) -> None:
 # -- the event buffer ----------------------------------------------------------------------------------------
 
 
-def test_an_event_is_returned_once_and_the_filter_leaves_the_rest(local: Fixture) -> None:
+def test_event_is_returned_once_and_filter_keeps_the_others(local: Fixture) -> None:
     executor = local.started()
     wanted, other = key(1, dag_id="wanted"), key(1, dag_id="other")
-    plain, text = ("wanted", 7), "no tuple at all"
+    plain, text = ("wanted", 7), "not a tuple"
     for one in (wanted, other, plain, text):
         executor.execute_async(one, ["true"])
     executor.end()
@@ -351,7 +351,7 @@ def test_an_event_is_returned_once_and_the_filter_leaves_the_rest(local: Fixture
     assert executor.get_event_buffer() == {}
 
 
-def test_the_next_try_and_the_same_try_again(local: Fixture) -> None:
+def test_next_try_and_reused_key(local: Fixture) -> None:
     executor = local.started()
     second = key(1, try_number=2)
     executor.execute_async(key(1), ["false"])
@@ -366,17 +366,17 @@ def test_the_next_try_and_the_same_try_again(local: Fixture) -> None:
         assert executor.get_event_buffer()[key(1)][0] == state
 
 
-# -- refusals ------------------------------------------------------------------------------------------------
+# -- rejections ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("parallelism", [-1, True, 1.5, "4", None, float("nan")], ids=repr)
-def test_a_parallelism_that_is_none_is_refused(parallelism: Any) -> None:
-    with pytest.raises(ValueError, match="parallelism") as refusal:
+def test_invalid_parallelism_is_rejected(parallelism: Any) -> None:
+    with pytest.raises(ValueError, match="parallelism") as raised:
         LocalExecutor(parallelism)
-    assert repr(parallelism) in str(refusal.value)
+    assert repr(parallelism) in str(raised.value)
 
 
-def test_a_start_method_that_is_none_is_refused() -> None:
+def test_unknown_start_method_is_rejected() -> None:
     with pytest.raises(ValueError, match="one of fork, snapshot, forkserver, spawn, got 'threads'"):
         LocalExecutor(start_method="threads")
 
@@ -385,7 +385,7 @@ def test_a_start_method_that_is_none_is_refused() -> None:
     ("command", "error"),
     [
         pytest.param(None, TypeError, id="none"),
-        pytest.param("echo hello", TypeError, id="text"),
+        pytest.param("echo hello", TypeError, id="string"),
         pytest.param(["echo", 1], TypeError, id="number-in-it"),
         pytest.param([], ValueError, id="empty"),
         pytest.param([""], ValueError, id="empty-word"),
@@ -395,7 +395,7 @@ def test_a_start_method_that_is_none_is_refused() -> None:
         pytest.param(tasks.CallsACoroutine(), TypeError, id="object-of-one"),
     ],
 )
-def test_what_is_no_command_is_refused_and_leaves_no_trace(
+def test_invalid_command_is_rejected_and_leaves_nothing_behind(
     local: Fixture, command: Any, error: type[Exception]
 ) -> None:
     executor = local.started()
@@ -405,7 +405,7 @@ def test_what_is_no_command_is_refused_and_leaves_no_trace(
     assert outcome_of(executor, ["true"]) == ("success", None)
 
 
-def test_a_callable_that_cannot_travel_is_refused(local: Fixture) -> None:
+def test_unpicklable_callable_is_rejected(local: Fixture) -> None:
     executor = local.started()
     if local.method == "fork":
         assert outcome_of(executor, lambda: None) == ("success", None)
@@ -415,7 +415,7 @@ def test_a_callable_that_cannot_travel_is_refused(local: Fixture) -> None:
     assert executor.slots_occupied == 0
 
 
-def test_a_key_in_flight_is_refused(local: Fixture, ready: Ready) -> None:
+def test_key_in_flight_is_rejected(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started(parallelism=1)
     for number in (1, 2):
@@ -427,7 +427,7 @@ def test_a_key_in_flight_is_refused(local: Fixture, ready: Ready) -> None:
     assert executor.slots_occupied == 2
 
 
-def test_nothing_is_taken_before_the_start_and_after_the_end(local: Fixture) -> None:
+def test_submit_before_start_and_after_end_is_rejected(local: Fixture) -> None:
     executor = LocalExecutor(2, local.method)
     with pytest.raises(RuntimeError, match="not running"):
         executor.execute_async(key(), ["true"])
@@ -440,11 +440,11 @@ def test_nothing_is_taken_before_the_start_and_after_the_end(local: Fixture) -> 
     assert executor.get_event_buffer() == {}
 
 
-# -- the end -------------------------------------------------------------------------------------------------
+# -- end and terminate ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", [LocalExecutor.end, LocalExecutor.terminate], ids=["end", "terminate"])
-def test_the_end_may_come_at_any_time_and_again(
+def test_end_and_terminate_at_any_time_and_repeatedly(
     local: Fixture, call: Callable[[LocalExecutor], None]
 ) -> None:
     never_started = LocalExecutor(2, local.method)
@@ -459,7 +459,7 @@ def test_the_end_may_come_at_any_time_and_again(
     assert executor.get_event_buffer() == {}
 
 
-def test_the_end_finishes_what_waits(local: Fixture) -> None:
+def test_end_finishes_queued_tasks(local: Fixture) -> None:
     path = local.path("done")
     executor = local.started(parallelism=1)
     for number in range(5):
@@ -469,9 +469,9 @@ def test_the_end_finishes_what_waits(local: Fixture) -> None:
     assert len(executor.get_event_buffer()) == 5
 
 
-def test_terminate_kills_the_stubborn_with_their_children(local: Fixture, ready: Ready) -> None:
+def test_terminate_kills_tasks_that_ignore_signals_and_their_children(local: Fixture, ready: Ready) -> None:
     executor = local.started(parallelism=1)
-    executor.execute_async(key(1), module("wait_stubbornly", local.path("ready"), local.fifo("gate")))
+    executor.execute_async(key(1), module("ignore_signals_at", local.path("ready"), local.fifo("gate")))
     executor.execute_async(key(2), module("nothing"))
     task, child = ready.pids(1)
     executor.terminate()
@@ -484,19 +484,19 @@ def test_terminate_kills_the_stubborn_with_their_children(local: Fixture, ready:
     assert executor.slots_occupied == 0
 
 
-def test_terminate_kills_what_has_only_just_started(local: Fixture, ready: Ready) -> None:
+def test_terminate_kills_tasks_without_a_pump_since_submission(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started(parallelism=2)
     for number in (1, 2):
         executor.execute_async(key(number), module("wait_at", local.path("ready"), gate))
     pids = ready.pids(2)
-    executor.terminate()  # with no pump since they were submitted
+    executor.terminate()
     for pid in pids:
         await_death(pid)
     assert executor.get_event_buffer() == dict.fromkeys([key(1), key(2)], ("failed", "killed by SIGKILL"))
 
 
-def test_terminate_does_not_rewrite_how_a_task_had_ended(local: Fixture, ready: Ready) -> None:
+def test_terminate_keeps_the_outcome_of_an_ended_task(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started()
     executor.execute_async(key(), module("wait_at", local.path("ready"), gate))
@@ -508,7 +508,7 @@ def test_terminate_does_not_rewrite_how_a_task_had_ended(local: Fixture, ready: 
     assert executor.get_event_buffer() == {key(): ("success", None)}
 
 
-def test_nothing_is_left_in_the_host(local: Fixture) -> None:
+def test_cycles_leave_nothing_in_the_host(local: Fixture) -> None:
     def cycle() -> None:
         executor = LocalExecutor(2, local.method)
         executor.start()
@@ -517,7 +517,7 @@ def test_nothing_is_left_in_the_host(local: Fixture) -> None:
         executor.end()
         assert len(executor.get_event_buffer()) == 2
 
-    def belongings() -> dict[str, object]:
+    def resource_counts() -> dict[str, object]:
         gc.collect()
         return {
             "descriptors": sorted(os.listdir("/proc/self/fd")),
@@ -527,13 +527,13 @@ def test_nothing_is_left_in_the_host(local: Fixture) -> None:
         }
 
     cycle()
-    after_one = belongings()
+    after_one = resource_counts()
     for _ in range(3):
         cycle()
-    assert belongings() == after_one
+    assert resource_counts() == after_one
 
 
-def test_two_executors_do_not_meet(local: Fixture, ready: Ready) -> None:
+def test_two_executors_are_independent(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     one, other = local.started(), local.started()
     other.execute_async(key(1), module("wait_at", local.path("ready"), gate))
@@ -547,7 +547,7 @@ def test_two_executors_do_not_meet(local: Fixture, ready: Ready) -> None:
     assert other.get_event_buffer() == {key(1): ("success", None)}
 
 
-def test_tasks_die_with_their_host(local: Fixture, ready: Ready) -> None:
+def test_tasks_die_with_the_host(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     host = os.fork()
     if host == 0:
@@ -564,13 +564,13 @@ def test_tasks_die_with_their_host(local: Fixture, ready: Ready) -> None:
     await_death(task)
 
 
-# -- what a task finds ---------------------------------------------------------------------------------------
+# -- the environment of a task -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def description(local: Fixture, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a task wrote down that was started from a host full of settings of its own."""
-    monkeypatch.setattr(tasks, "SEEN_IN_THE_HOST", True)
+    """What a task finds after the host has changed its signals, descriptors and memory."""
+    monkeypatch.setattr(tasks, "SET_IN_THE_HOST", True)
     path = local.path("description")
     inheritable = os.open(os.devnull, os.O_RDONLY)
     os.set_inheritable(inheritable, True)
@@ -591,16 +591,16 @@ def description(local: Fixture, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     return {**found, "inheritable": str(inheritable), "method": local.method}
 
 
-def test_a_task_leads_a_session_of_its_own(description: dict[str, Any]) -> None:
+def test_task_leads_its_own_session(description: dict[str, Any]) -> None:
     assert description["session"] == description["group"] == description["pid"] != os.getpid()
 
 
-def test_a_task_dies_with_what_forked_it(description: dict[str, Any]) -> None:
+def test_task_dies_with_the_process_that_forked_it(description: dict[str, Any]) -> None:
     assert description["death_signal"] == signal.SIGKILL
     assert (description["parent"] == os.getpid()) is (description["method"] == "fork")
 
 
-def test_a_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]) -> None:
+def test_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]) -> None:
     python_ignores = {signal.SIGPIPE, signal.SIGXFSZ}
     ignored = {number for number in signal.valid_signals() if description["ignored"] >> (number - 1) & 1}
     assert ignored <= python_ignores
@@ -609,7 +609,7 @@ def test_a_task_has_the_signals_of_a_new_interpreter(description: dict[str, Any]
     assert description["blocked"] == 0
 
 
-def test_a_round_can_wait_for_a_task_to_end(local: Fixture, ready: Ready) -> None:
+def test_wait_blocks_until_a_task_ends(local: Fixture, ready: Ready) -> None:
     executor = local.started()
     executor.wait()  # nothing runs, so there is nothing to wait for
     gate = local.fifo("gate")
@@ -623,7 +623,7 @@ def test_a_round_can_wait_for_a_task_to_end(local: Fixture, ready: Ready) -> Non
     assert executor.get_event_buffer() == {key(1): ("success", None)}
 
 
-def test_a_program_dies_of_a_closed_pipe(local: Fixture) -> None:
+def test_program_does_not_ignore_sigpipe(local: Fixture) -> None:
     path = local.path("status")
     assert outcome_of(local.started(), ["cp", "/proc/self/status", path]) == ("success", None)
     fields = dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
@@ -633,7 +633,7 @@ def test_a_program_dies_of_a_closed_pipe(local: Fixture) -> None:
     assert blocked == 0
 
 
-def test_a_task_has_an_empty_input_and_only_inheritable_descriptors(description: dict[str, Any]) -> None:
+def test_task_has_empty_stdin_and_only_inheritable_descriptors(description: dict[str, Any]) -> None:
     assert description["input"] == ""
     others = {number: name for number, name in description["descriptors"].items() if int(number) > 2}
     assert description["inheritable"] in others
@@ -641,24 +641,24 @@ def test_a_task_has_an_empty_input_and_only_inheritable_descriptors(description:
     assert not [name for name in others.values() if name.startswith(("socket:", "anon_inode:"))]
 
 
-def test_whether_a_task_was_forked_shows_in_its_memory(description: dict[str, Any]) -> None:
+def test_forked_task_has_the_memory_of_the_host(description: dict[str, Any]) -> None:
     assert description["forked"] is (description["method"] in ("fork", "snapshot"))
     assert description["directory"] == os.getcwd()
 
 
-def test_what_a_task_has_printed_is_written_at_its_end(local: Fixture) -> None:
+def test_buffered_output_of_a_task_is_flushed(local: Fixture) -> None:
     path = local.path("output")
     assert outcome_of(local.started(), module("print_without_a_newline", path)) == ("success", None)
     assert Path(path).read_text() == "buffered"
 
 
-def test_a_task_ends_as_an_interpreter_does(local: Fixture) -> None:
+def test_task_joins_threads_and_runs_exit_functions(local: Fixture) -> None:
     path = local.path("order")
     assert outcome_of(local.started(), module("end_in_a_thread", path)) == ("success", None)
     assert Path(path).read_text().split("\n")[:2] == ["thread", "at exit"]
 
 
-def test_a_task_does_not_run_what_the_host_does_at_exit(
+def test_task_does_not_run_exit_functions_of_the_host(
     local: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import atexit
@@ -673,10 +673,10 @@ def test_a_task_does_not_run_what_the_host_does_at_exit(
     assert not os.path.exists(path)
 
 
-# -- when something is short or dies -------------------------------------------------------------------------
+# -- shortages and deaths ------------------------------------------------------------------------------------
 
 
-def test_a_task_that_cannot_be_started_fails_and_the_next_one_runs(local: Fixture) -> None:
+def test_task_without_descriptors_fails_and_the_next_one_runs(local: Fixture) -> None:
     executor = local.started()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(int(name) for name in os.listdir("/proc/self/fd"))
@@ -693,14 +693,14 @@ def test_a_task_that_cannot_be_started_fails_and_the_next_one_runs(local: Fixtur
     executor.execute_async(key(2), ["true"])
     executor.end()
     events = executor.get_event_buffer()
-    if local.method in ("snapshot", "forkserver"):  # there was a process for it already
+    if local.method in ("snapshot", "forkserver"):  # a spare was ready
         assert events[key(1)] == ("success", None)
     else:
-        assert events[key(1)] == ("failed", "it could not be started: [Errno 24] Too many open files")
+        assert events[key(1)] == ("failed", "could not be started: [Errno 24] Too many open files")
     assert events[key(2)] == ("success", None)
 
 
-def test_a_killed_task_takes_nobody_with_it(local: Fixture, ready: Ready) -> None:
+def test_killed_task_does_not_affect_others(local: Fixture, ready: Ready) -> None:
     gate = local.fifo("gate")
     executor = local.started()
     for number in (1, 2):
@@ -717,8 +717,8 @@ def test_a_killed_task_takes_nobody_with_it(local: Fixture, ready: Ready) -> Non
 
 
 @pytest.fixture
-def descriptors_left() -> Iterator[Callable[[int], None]]:
-    """Take all descriptors but so many."""
+def leave_descriptors() -> Iterator[Callable[[int], None]]:
+    """Return a function that uses up all descriptors but the given number."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = [os.open(os.devnull, os.O_RDONLY)]
 
@@ -735,12 +735,12 @@ def descriptors_left() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("count", range(7))
-def test_short_of_descriptors_a_task_runs_or_fails_but_not_both(
-    local: Fixture, descriptors_left: Callable[[int], None], count: int
+def test_short_of_descriptors_a_task_either_runs_or_fails(
+    local: Fixture, leave_descriptors: Callable[[int], None], count: int
 ) -> None:
     executor = local.started()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    descriptors_left(count)
+    leave_descriptors(count)
     executor.execute_async(key(), ["touch", local.path("ran")])
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     executor.end()
@@ -748,12 +748,12 @@ def test_short_of_descriptors_a_task_runs_or_fails_but_not_both(
     ran = os.path.exists(local.path("ran"))
     assert (event, ran) in [
         (("success", None), True),
-        (("failed", "it could not be started: [Errno 24] Too many open files"), False),
+        (("failed", "could not be started: [Errno 24] Too many open files"), False),
     ]
 
 
 @pytest.fixture(params=_WITH_A_ZYGOTE)
-def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
+def with_zygote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
     fixture = Fixture(request.param, tmp_path)
     yield fixture
     fixture.close()
@@ -764,10 +764,10 @@ def zygote_pid(executor: LocalExecutor) -> int:
     return executor._launcher._pid
 
 
-def test_when_the_zygote_is_killed_its_tasks_fail_and_another_comes(small: Fixture) -> None:
-    ready = Ready(small.fifo("ready"))
-    executor = small.started()
-    executor.execute_async(key(1), module("wait_at", small.path("ready"), small.fifo("gate")))
+def test_killed_zygote_fails_its_tasks_and_is_replaced(with_zygote: Fixture) -> None:
+    ready = Ready(with_zygote.fifo("ready"))
+    executor = with_zygote.started()
+    executor.execute_async(key(1), module("wait_at", with_zygote.path("ready"), with_zygote.fifo("gate")))
     (task,) = ready.pids(1)
     killed = zygote_pid(executor)
     os.kill(killed, signal.SIGKILL)
@@ -777,28 +777,28 @@ def test_when_the_zygote_is_killed_its_tasks_fail_and_another_comes(small: Fixtu
     executor.end()
     ready.close()
     assert executor.get_event_buffer() == {
-        key(1): ("failed", "the process that had forked it died"),
+        key(1): ("failed", "the process that forked it died"),
         key(2): ("success", None),
     }
 
 
 @pytest.mark.parametrize("call", [LocalExecutor.end, LocalExecutor.terminate], ids=["end", "terminate"])
-def test_the_end_comes_also_when_the_zygote_is_gone(
-    small: Fixture, call: Callable[[LocalExecutor], None]
+def test_end_and_terminate_after_the_death_of_the_zygote(
+    with_zygote: Fixture, call: Callable[[LocalExecutor], None]
 ) -> None:
-    executor = small.started()
+    executor = with_zygote.started()
     os.kill(zygote_pid(executor), signal.SIGKILL)
     call(executor)
     call(executor)
     assert executor.get_event_buffer() == {}
 
 
-def test_a_host_that_dies_of_a_closed_pipe_outlives_its_zygote(small: Fixture) -> None:
+def test_host_with_default_sigpipe_survives_the_death_of_its_zygote(with_zygote: Fixture) -> None:
     host = os.fork()
     if host == 0:
         try:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            executor = LocalExecutor(2, small.method)
+            executor = LocalExecutor(2, with_zygote.method)
             executor.start()
             zygote = zygote_pid(executor)
             os.kill(zygote, signal.SIGKILL)
@@ -810,12 +810,12 @@ def test_a_host_that_dies_of_a_closed_pipe_outlives_its_zygote(small: Fixture) -
     assert os.waitpid(host, 0)[1] == 0
 
 
-def test_the_zygote_leaves_with_its_host(small: Fixture) -> None:
+def test_zygote_dies_with_the_host(with_zygote: Fixture) -> None:
     read, write = os.pipe()
     host = os.fork()
     if host == 0:
         try:
-            executor = LocalExecutor(2, small.method)
+            executor = LocalExecutor(2, with_zygote.method)
             executor.start()
             os.write(write, f"{zygote_pid(executor)}\n".encode())
             signal.pause()
@@ -833,72 +833,72 @@ _SCRIPT = """\
 import sys
 from executor_reference import LocalExecutor, TaskKey
 
-def told():
+def work():
     with open(sys.argv[1], "a") as file:
-        file.write("told")
+        file.write("done")
 
 if __name__ == "__main__":
     executor = LocalExecutor(1, sys.argv[2])
     executor.start()
-    executor.execute_async(TaskKey("dag", "task", "run"), told)
+    executor.execute_async(TaskKey("dag", "task", "run"), work)
     executor.end()
     print(executor.get_event_buffer())
 """
 
 
 @pytest.mark.parametrize("method", ["fork", *_WITH_A_ZYGOTE])
-def test_a_function_of_a_script_runs(tmp_path: Path, method: str) -> None:
-    script, path = tmp_path / "script.py", tmp_path / "told"
+def test_function_of_the_main_script_runs(tmp_path: Path, method: str) -> None:
+    script, path = tmp_path / "script.py", tmp_path / "output"
     script.write_text(_SCRIPT)
     done = subprocess.run(
         [sys.executable, script, path, method], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert "('success', None)" in done.stdout, done.stderr
-    assert path.read_text() == "told"
+    assert path.read_text() == "done"
 
 
 # -- preload -------------------------------------------------------------------------------------------------
 
 
 def modules_found(tmp_path: Path, preload: list[str]) -> str:
-    """Which of three modules a task finds imported."""
+    """Return which of three modules a task finds imported."""
     executor = LocalExecutor(1, "forkserver", preload)
     executor.start()
-    told = tmp_path / "told"
-    asked = ("xml.dom.minidom", "wave", "no_such_module")
-    executor.execute_async(key(), functools.partial(tasks.tell_modules, str(told), *asked))
+    output = tmp_path / "output"
+    names = ("xml.dom.minidom", "wave", "no_such_module")
+    executor.execute_async(key(), functools.partial(tasks.write_imported_modules, str(output), *names))
     executor.end()
     assert executor.get_event_buffer() == {key(): ("success", None)}
-    return told.read_text().strip()
+    return output.read_text().strip()
 
 
-def test_what_is_preloaded_is_there_and_nothing_else(tmp_path: Path) -> None:
+def test_preloaded_module_is_imported(tmp_path: Path) -> None:
     assert modules_found(tmp_path, ["xml.dom.minidom"]) == "xml.dom.minidom"
 
 
-def test_what_cannot_be_preloaded_is_told_and_hurts_no_task(
+def test_missing_preload_module_is_printed_and_fails_no_task(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert modules_found(tmp_path, ["no_such_module", "wave"]) == "wave"
     assert "No module named 'no_such_module'" in capfd.readouterr().err
 
 
-def test_only_a_process_that_imports_nothing_else_preloads() -> None:
-    with pytest.raises(ValueError, match="preload is for start_method='forkserver', not 'spawn'"):
+def test_preload_is_rejected_for_other_start_methods() -> None:
+    with pytest.raises(ValueError, match="preload needs start_method='forkserver', got 'spawn'"):
         LocalExecutor(1, "spawn", ["wave"])
 
 
 # -- importing -----------------------------------------------------------------------------------------------
 
 
-def test_what_forks_tasks_is_small() -> None:
+def test_zygote_imports_no_heavy_modules() -> None:
     code = "import sys, executor_reference.zygote; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     heavy = {"dataclasses", "inspect", "multiprocessing", "threading", "traceback", "typing"}
     assert not heavy & set(found.stdout.split())
 
 
-def test_the_package_tells_what_is_in_it() -> None:
+def test_dir_and_attribute_error_of_the_package() -> None:
     import executor_reference
 
     assert {"LocalExecutor", "TaskKey"} <= set(dir(executor_reference))

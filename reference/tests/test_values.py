@@ -1,4 +1,4 @@
-"""The small parts: commands, keys, and the table of states."""
+"""Tests of commands, orders, keys, and the table of states."""
 
 from __future__ import annotations
 
@@ -29,66 +29,62 @@ from executor_reference.task import CALL, EXECUTE
         (("/another/python", "-m", "package.module"), None),
     ],
 )
-def test_only_a_module_of_this_interpreter_can_be_run_in_a_fork(
-    words: tuple[str, ...], module: str | None
-) -> None:
+def test_module_of_this_interpreter_is_recognized(words: tuple[str, ...], module: str | None) -> None:
     assert parse(list(words)) == Argv(words)
     assert Argv(words).module == module
 
 
-def test_a_command_is_a_copy() -> None:
+def test_argv_is_copied() -> None:
     words = ["echo", "a"]
     command = parse(words)
     words.append("b")
     assert command == Argv(("echo", "a"))
 
 
-def test_a_callable_stays_what_it_is() -> None:
+def test_callable_is_kept() -> None:
     assert parse(print) == Call(print)
 
 
 class _Word(str):
-    """Not what marshal takes."""
+    """A subclass of str, which marshal rejects."""
 
 
-class _Place:
+class _Class:
     @staticmethod
-    def of_a_class() -> str:
+    def method() -> str:
         return "reached"
 
 
 @pytest.mark.parametrize(
-    ("function", "returns", "named"),
+    ("function", "returns", "by_name"),
     [
-        pytest.param(_Place.of_a_class, "reached", True, id="in a class"),
-        pytest.param(functools.partial(shlex.join, ["a b"]), "'a b'", False, id="a list"),
-        pytest.param(functools.partial(shlex.quote, "a b"), "'a b'", True, id="an argument"),
-        pytest.param(functools.partial(shlex.quote, s="a b"), "'a b'", False, id="by its name"),
-        pytest.param(functools.partial(shlex.quote, _Word("a b")), "'a b'", False, id="a subclass"),
-        pytest.param(functools.partial(bytes, bytearray(b"a")), b"a", False, id="not a function"),
-        pytest.param(os.getpid, os.getpid(), False, id="built in"),
+        pytest.param(_Class.method, "reached", True, id="static method"),
+        pytest.param(functools.partial(shlex.join, ["a b"]), "'a b'", False, id="list argument"),
+        pytest.param(functools.partial(shlex.quote, "a b"), "'a b'", True, id="str argument"),
+        pytest.param(functools.partial(shlex.quote, s="a b"), "'a b'", False, id="keyword argument"),
+        pytest.param(functools.partial(shlex.quote, _Word("a b")), "'a b'", False, id="subclass of str"),
+        pytest.param(functools.partial(bytes, bytearray(b"a")), b"a", False, id="class"),
+        pytest.param(os.getpid, os.getpid(), False, id="built-in function"),
     ],
 )
-def test_an_order_brings_a_callable_over(
-    function: Callable[[], object], returns: object, named: bool
-) -> None:
+def test_order_transfers_a_callable(function: Callable[[], object], returns: object, by_name: bool) -> None:
     what, how = marshal.loads(orders.pack(Call(function).instruction))
     found, arguments = find_function(how)
     assert (what, found(*arguments)) == (CALL, returns)
-    assert isinstance(orders.portable(function), tuple) is named
+    assert isinstance(orders.portable(function), tuple) is by_name
 
 
-def test_an_order_brings_words_over() -> None:
+def test_order_transfers_an_argv() -> None:
     order = orders.pack(parse([_Word("echo"), "\udcff"]).instruction)
     assert marshal.loads(order) == (EXECUTE, ("echo", "\udcff"))
 
 
-def test_a_key_has_the_fields_of_a_task_instance() -> None:
+def test_task_key_has_the_fields_of_airflow() -> None:
     assert TaskKey._fields == ("dag_id", "task_id", "run_id", "try_number", "map_index")
     assert TaskKey("dag", "task", "run") == ("dag", "task", "run", 1, -1)
 
 
-def test_the_table_of_states_ends_in_terminal_states() -> None:
+def test_only_terminal_states_have_no_transitions() -> None:
     assert set(TRANSITIONS) == {QUEUED, RUNNING, SUCCESS, FAILED}
     assert {SUCCESS, FAILED} == TERMINAL
     assert all(following <= set(TRANSITIONS) for following in TRANSITIONS.values())

@@ -1,19 +1,17 @@
 """Airflow 2: subclasses of its ``BaseExecutor``, fed through ``queue_command`` as its scheduler feeds them.
 
 A probe is the command ``airflow tasks run``, and runs as the executor runs that: in a new interpreter, or in
-a fork that calls what Airflow's own parser makes of the command.  Which of them is Airflow's setting
-``[core] execute_tasks_new_python_interpreter``, and is seen in the probe.
+a fork that calls what Airflow's own parser makes of the command.  Airflow's setting ``[core]
+execute_tasks_new_python_interpreter`` decides which, and the probe records which it was.
 
-At the far end of either stands something of the suite's own, which the report names.  Airflow's own end needs
-a migrated database, a DAG and seconds for each task; and what it offers to be extended with (commands of an
-executor, callbacks before a command) cannot make ``tasks run`` return without its DAG run in that database.
+The last step of either is a stub of the suite, which the report names.  Airflow's own last step needs a
+migrated database, a DAG and seconds for each task; and none of its extension points (commands of an executor,
+callbacks before a command) can make ``tasks run`` return without its DAG run in that database.
 """
 
 from __future__ import annotations
 
 import datetime
-import importlib.util
-import inspect
 import os
 import shlex
 import sys
@@ -21,14 +19,11 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from executor_conformance import probe
-from executor_conformance.driving import Adapter, Capability, Driver, Submission
-
-#: Set before Airflow is imported, unless the user has set them.
-_ENVIRONMENT = {
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-}
+from executor_conformance.adapters.airflow_base import AirflowAdapter, AirflowDriver
+from executor_conformance.adapters.api import Driver, Submission
+from executor_conformance.contract import Call
+from executor_conformance.probes import task
+from executor_conformance.requirements import Capability
 
 _PROGRAM = """\
 #!/bin/sh
@@ -38,14 +33,8 @@ eval "exec {python} -m {module} $last"
 """
 
 
-class Airflow2Driver(Driver):
-    """Does what Airflow's scheduler does with an executor."""
-
-    def __init__(self, executor: Any) -> None:
-        self.executor = executor
-
-    def start(self) -> None:
-        self.executor.start()
+class Airflow2Driver(AirflowDriver):
+    """Submits ``airflow tasks run``."""
 
     def submit(self, submission: Submission) -> None:
         from airflow.models.taskinstancekey import TaskInstanceKey
@@ -61,33 +50,26 @@ class Airflow2Driver(Driver):
             queue=submission.extra.get("queue"),
         )
 
-    def pump(self) -> None:
-        self.executor.heartbeat()
-
-    def sync(self) -> None:
-        self.executor.sync()
-
     def events(self, dag_ids: Sequence[str] | None = None) -> Any:
         return self.executor.get_event_buffer(dag_ids)
 
-    def end(self) -> None:
-        self.executor.end()
-
-    def terminate(self) -> None:
-        self.executor.terminate()
-
 
 def _task_instance(key: Any, executor_config: object) -> SimpleNamespace:
-    """What Airflow's base class reads of one; a real one belongs to a row of the database."""
+    """What Airflow's base class reads of a task instance; a real one belongs to a row of the database."""
     now = datetime.datetime.now(datetime.timezone.utc)
     run = SimpleNamespace(dag_id=key.dag_id, run_id=key.run_id, start_date=now)
     return SimpleNamespace(key=key, executor_config=executor_config, dag_run=run)
 
 
-class Airflow2Adapter(Adapter):
-    """Recognised as subclasses of ``airflow.executors.base_executor.BaseExecutor`` of Airflow 2."""
+class Airflow2Adapter(AirflowAdapter):
+    """Subclasses of Airflow 2's ``BaseExecutor``."""
 
     family = "airflow2"
+    has_workloads = False
+    environment: ClassVar = {
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    }
     required_methods: ClassVar = (
         "start",
         "queue_command",
@@ -98,37 +80,22 @@ class Airflow2Adapter(Adapter):
         "end",
         "terminate",
     )
-    words: ClassVar = {"execute_async()": "queue_command()", "pump": "heartbeat()"}
+    names: ClassVar = {Call.EXECUTE_ASYNC: "queue_command()"}
     lacks: ClassVar = {
-        Capability.COROUTINE: "an Airflow 2 command is airflow tasks run and nothing else",
-        Capability.ARGV: "an Airflow 2 command is airflow tasks run and nothing else",
-        Capability.CALLABLE: "an Airflow 2 command is airflow tasks run and nothing else",
+        Capability.COROUTINE: "an Airflow 2 command is always 'airflow tasks run'",
+        Capability.ARGV: "an Airflow 2 command is always 'airflow tasks run'",
+        Capability.CALLABLE: "an Airflow 2 command is always 'airflow tasks run'",
         Capability.RESULTS: "an Airflow 2 task returns nothing to the scheduler",
     }
-    replaces: ClassVar = (
-        "the program airflow, by one that runs the probe in a new interpreter",
-        "airflow.cli.commands.task_command.task_run, by a function that runs the probe where it is called",
+    stubs: ClassVar = (
+        "the airflow program, by one that runs the probe in a new interpreter",
+        "airflow.cli.commands.task_command.task_run, by a function that runs the probe in the same process",
     )
-
-    @classmethod
-    def recognises(cls, candidate: object) -> bool:
-        base = sys.modules.get("airflow.executors.base_executor")
-        if base is None or hasattr(base.BaseExecutor, "queue_workload"):  # which only Airflow 3 has
-            return False
-        kind = candidate if inspect.isclass(candidate) else type(candidate)
-        return issubclass(kind, base.BaseExecutor)
 
     def drive(self, executor: Any) -> Driver:
         return Airflow2Driver(executor)
 
-    def prepare(self, scratch: str) -> None:
-        if importlib.util.find_spec("airflow") is None:
-            return
-        os.environ.setdefault("AIRFLOW_HOME", os.path.join(scratch, "airflow"))
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-
-    def stand_in(self, scratch: str) -> None:
+    def install_stubs(self, scratch: str) -> None:
         from airflow.cli import cli_parser
         from airflow.cli.commands import task_command
 
@@ -139,7 +106,7 @@ class Airflow2Adapter(Adapter):
         os.makedirs(folder, exist_ok=True)
         program = os.path.join(folder, "airflow")
         with open(program, "w") as file:
-            file.write(_PROGRAM.format(python=shlex.quote(sys.executable), module=probe.__name__))
+            file.write(_PROGRAM.format(python=shlex.quote(sys.executable), module=task.__name__))
         os.chmod(program, 0o755)
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
 
@@ -147,4 +114,4 @@ class Airflow2Adapter(Adapter):
 def _run_probe(args: Any) -> None:
     """Called by Airflow with its parsed command, whose ``--subdir`` is the probe's own command line."""
     journal, name, *steps = shlex.split(args.subdir)
-    probe.run(journal, name, steps)
+    task.run(journal, name, steps)

@@ -1,62 +1,42 @@
-"""asyncio executors in the manner of ``concurrent.futures``: ``submit`` takes a coroutine function, and
+"""asyncio executors in the style of ``concurrent.futures``: ``submit`` takes a coroutine function, and
 returns a future of asyncio or of ``concurrent.futures``.
 
 Such an executor expects to be called on a running event loop, or has one in a thread of its own.  Where no
-loop runs, the driver has one for it that goes on with each pump, as the loop of an application would.
+loop runs, the driver makes one that advances with each pump, as the loop of an application would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from executor_conformance.adapters.api import ABSENT, Adapter, Driver, Work
 from executor_conformance.adapters.futures import FuturesAdapter
-from executor_conformance.contract import FAILED, SUCCESS, TaskKey
-from executor_conformance.driving import ABSENT, Adapter, Capability, Driver, Submission
+from executor_conformance.adapters.futures_base import AnyFuture, FutureDriver
+from executor_conformance.contract import Call, TaskKey
+from executor_conformance.requirements import Capability
 
 _ENDS = ("shutdown", "aclose", "close")
-#: How long the driver's loop goes on with each pump, in seconds.
+#: Seconds that the driver's loop runs in each pump.
 _ROUND_S = 0.0005
 
-_Future = asyncio.Future[object] | concurrent.futures.Future[object]
 
-
-class AsyncioDriver(Driver):
-    """Keeps the futures that have not been reported yet, and a loop for those that need one."""
+class AsyncioDriver(FutureDriver):
+    """Has a loop for executors that need one."""
 
     def __init__(self, executor: Any) -> None:
-        self.executor = executor
-        self._pending: list[tuple[TaskKey, _Future]] = []
+        super().__init__(executor)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def start(self) -> None:
-        """Its constructor was its start."""
-
-    def submit(self, submission: Submission) -> None:
-        work = submission.work
-        future = self._on_a_loop(lambda: self.executor.submit(work.coroutine or work.function))
-        self._pending.append((submission.key, future))
+    def send(self, work: Work) -> AnyFuture:
+        future: AnyFuture = self._on_a_loop(lambda: self.executor.submit(work.coroutine or work.function))
+        return future
 
     def pump(self) -> None:
         if self._loop is not None and not _is_loop_running():
             self._loop.run_until_complete(asyncio.sleep(_ROUND_S))
-
-    def sync(self) -> None:
-        """It moves by itself."""
-
-    def events(self, dag_ids: Sequence[str] | None = None) -> Any:
-        events: dict[TaskKey, tuple[str, object]] = {}
-        pending = []
-        for key, future in self._pending:
-            if key in events or not future.done():
-                pending.append((key, future))  # a key's second future is a second event
-            else:
-                events[key] = _outcome(future)
-        self._pending = pending
-        return events
 
     def future(self, key: TaskKey) -> asyncio.Future[object] | None:
         future = next(future for pending, future in self._pending if pending == key)
@@ -78,9 +58,6 @@ class AsyncioDriver(Driver):
                 loop.run_until_complete(asyncio.wait(left))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
-
-    def terminate(self) -> None:
-        raise AssertionError("such an executor has no terminate(); the adapter says so")
 
     def optional(self, name: str) -> Any:
         return getattr(self.executor, name, ABSENT) if name == "is_async" else ABSENT
@@ -112,38 +89,29 @@ def _is_loop_running() -> bool:
     return True
 
 
-def _outcome(future: _Future) -> tuple[str, object]:
-    if future.cancelled():
-        return FAILED, "cancelled"
-    error = future.exception()
-    if error is not None:
-        return FAILED, error
-    return SUCCESS, future.result()
-
-
 class AsyncioAdapter(Adapter):
-    """Recognised by a plain ``submit``, by ``shutdown``, ``aclose`` or ``close``, and by ``is_async = True``.
+    """Recognized by a plain ``submit``, by ``shutdown``, ``aclose`` or ``close``, and by ``is_async = True``.
 
-    A ``submit`` that is a coroutine function itself is another thing: it tells what it refuses to those who
-    await it, as it tells them of a failure.
+    An executor whose ``submit`` is itself a coroutine function belongs to no family: it reports a rejection
+    to the caller who awaits it, in the same way as a failure of the task.
     """
 
     family = "asyncio"
     takes_coroutines = True
     required_methods: ClassVar = ("submit",)
     parallelism_argument: ClassVar = "max_workers"
-    words: ClassVar = {**FuturesAdapter.words, "end()": "its shutdown"}
+    names: ClassVar = {**FuturesAdapter.names, Call.END: "shutdown() or aclose()"}
     lacks: ClassVar = {
         **{
             lack: reason
             for lack, reason in FuturesAdapter.lacks.items()
             if lack not in (Capability.COROUTINE, Capability.ASYNC)
         },
-        Capability.CALLABLE: "an asyncio executor is asked to run coroutine functions only",
+        Capability.CALLABLE: "an asyncio executor runs coroutine functions only",
     }
 
     @classmethod
-    def recognises(cls, candidate: object) -> bool:
+    def recognizes(cls, candidate: object) -> bool:
         return (
             hasattr(candidate, "submit")
             and not inspect.iscoroutinefunction(candidate.submit)

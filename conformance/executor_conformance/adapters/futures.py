@@ -1,99 +1,63 @@
-"""``concurrent.futures``: executors that hand out a Future for each task.
+"""``concurrent.futures``: executors that return a Future for each task.
 
 ``max_workers`` is the parallelism, ``submit`` the submission and ``shutdown`` the end.  A future's outcome is
-the terminal event; pumping is nothing, because such an executor moves by itself.
+the terminal event; there is nothing to pump.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import inspect
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from executor_conformance.contract import FAILED, SUCCESS, TaskKey
-from executor_conformance.driving import ABSENT, Adapter, Capability, Driver, Submission
+from executor_conformance.adapters.api import ABSENT, Adapter, Driver, Work
+from executor_conformance.adapters.futures_base import AnyFuture, FutureDriver
+from executor_conformance.contract import Call
+from executor_conformance.requirements import Capability
 
 
-class FuturesDriver(Driver):
-    """Keeps the futures that have not been reported yet."""
+class FuturesDriver(FutureDriver):
+    """Submits callables, and ends by ``shutdown(wait=True)``."""
 
-    def __init__(self, executor: concurrent.futures.Executor) -> None:
-        self.executor = executor
-        self._pending: list[tuple[TaskKey, concurrent.futures.Future[object]]] = []
-
-    def start(self) -> None:
-        """Its constructor was its start."""
-
-    def submit(self, submission: Submission) -> None:
-        assert submission.work.function is not None
-        self._pending.append((submission.key, self.executor.submit(submission.work.function)))
-
-    def pump(self) -> None:
-        """It moves by itself."""
-
-    def sync(self) -> None:
-        """It moves by itself."""
-
-    def events(self, dag_ids: Sequence[str] | None = None) -> Any:
-        events = {}
-        pending = []
-        for key, future in self._pending:
-            if key in events or not future.done():
-                pending.append((key, future))  # a key's second future is a second event
-            else:
-                events[key] = _outcome(future)
-        self._pending = pending
-        return events
+    def send(self, work: Work) -> AnyFuture:
+        assert work.function is not None
+        future: AnyFuture = self.executor.submit(work.function)
+        return future
 
     def end(self) -> None:
         self.executor.shutdown(wait=True)
-
-    def terminate(self) -> None:
-        raise AssertionError("concurrent.futures has no terminate(); the adapter says so")
 
     def optional(self, name: str) -> Any:
         return ABSENT
 
 
-def _outcome(future: concurrent.futures.Future[object]) -> tuple[str, object]:
-    if future.cancelled():
-        return FAILED, "cancelled"
-    error = future.exception(timeout=0)
-    if error is not None:
-        return FAILED, error
-    return SUCCESS, future.result(timeout=0)
-
-
 class FuturesAdapter(Adapter):
-    """Recognised as subclasses of ``concurrent.futures.Executor``."""
+    """Recognized as subclasses of ``concurrent.futures.Executor``."""
 
     family = "futures"
     takes_calls = True
     required_methods: ClassVar = ("submit", "map", "shutdown")
     parallelism_argument: ClassVar = "max_workers"
-    words: ClassVar = {
-        "start()": "the constructor",
-        "execute_async()": "submit()",
-        "end()": "shutdown()",
-        "get_event_buffer()": "Future.result()",
-        "sync()": "nothing",
+    names: ClassVar = {
+        Call.EXECUTE_ASYNC: "submit()",
+        Call.END: "shutdown()",
+        Call.GET_EVENT_BUFFER: "Future.result()",
     }
     lacks: ClassVar = {
-        Capability.COROUTINE: "submit() hands back what the call returns, a coroutine too",
+        Capability.COROUTINE: "submit() returns the coroutine that the call returned, and does not await it",
         Capability.START: "a concurrent.futures executor is started by its constructor",
         Capability.INERT_CONSTRUCTOR: "a concurrent.futures executor is started by its constructor",
         Capability.TERMINATE: "concurrent.futures has no terminate()",
         Capability.EXIT_STATUS: "a concurrent.futures task is a call, which returns or raises",
         Capability.ARGV: "a concurrent.futures executor runs callables only",
         Capability.KEYS: "a Future is its own key",
-        Capability.EVENT_FILTER: "a Future is asked by itself, there is no buffer",
-        Capability.QUEUE_AND_CONFIG: "submit() hands every argument to the callable",
+        Capability.EVENT_FILTER: "each Future is asked on its own; there is no event buffer",
+        Capability.QUEUE_AND_CONFIG: "submit() passes every argument to the callable",
         Capability.PARALLELISM_ATTRIBUTE: "concurrent.futures does not publish max_workers",
     }
 
     @classmethod
-    def recognises(cls, candidate: object) -> bool:
+    def recognizes(cls, candidate: object) -> bool:
         kind = candidate if inspect.isclass(candidate) else type(candidate)
         return issubclass(kind, concurrent.futures.Executor)
 

@@ -1,11 +1,13 @@
-"""The native family: executors with the contract of :mod:`executor_conformance.contract` itself."""
+"""The native family: executors that offer the contract of :mod:`executor_conformance.contract` itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from typing import Any, ClassVar
 
-from executor_conformance.driving import Adapter, Capability, Driver, Submission, Work
+from executor_conformance.adapters.api import Adapter, Driver, Submission, Work
+from executor_conformance.contract import Call
+from executor_conformance.requirements import Capability
 
 
 class NativeDriver(Driver):
@@ -14,6 +16,8 @@ class NativeDriver(Driver):
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         kinds = getattr(executor, "command_kinds", None)
+        # On the class: reading an attribute of the executor may run code of its own.
+        self.pump_call = Call.HEARTBEAT if callable(getattr(type(executor), "heartbeat", None)) else Call.SYNC
         self.lacks = _what_is_lacking(
             kinds if isinstance(kinds, (frozenset, set)) else frozenset({"argv"}),
             is_async=getattr(executor, "is_async", False) is True,
@@ -30,19 +34,19 @@ class NativeDriver(Driver):
         self.executor.execute_async(submission.key, command, **submission.extra)
 
     def _command_of(self, work: Work) -> object:
-        """The work in the first form that there is and that the executor takes."""
+        """The work in the first form that the executor takes."""
         forms = (
             (Capability.ARGV, work.argv),
             (Capability.CALLABLE, work.function),
             (Capability.COROUTINE, work.coroutine),
         )
-        there = [(capability, form) for capability, form in forms if form is not None]
-        taken = [form for capability, form in there if capability not in self.lacks]
-        # What is no command in any form is for the executor to refuse.
-        return next(iter(taken or [form for _, form in there]), None)
+        given = [(capability, form) for capability, form in forms if form is not None]
+        taken = [form for capability, form in given if capability not in self.lacks]
+        # What is no command in any form is for the executor to reject.
+        return next(iter(taken or [form for _, form in given]), None)
 
     def pump(self) -> None:
-        # Looked up on the class too, so that a heartbeat which is None counts as none.
+        # A heartbeat that is None counts as none.
         heartbeat = getattr(self.executor, "heartbeat", None)
         if callable(heartbeat):
             heartbeat()
@@ -67,30 +71,33 @@ class NativeDriver(Driver):
 def _what_is_lacking(kinds: Set[str], *, is_async: bool) -> dict[Capability, str]:
     lacks = {}
     if "argv" not in kinds:
-        lacks[Capability.ARGV] = "its command_kinds has no argv"
-        lacks[Capability.EXIT_STATUS] = "its command_kinds has no argv, and a call has no exit status"
+        lacks[Capability.ARGV] = "its command_kinds does not contain argv"
+        lacks[Capability.EXIT_STATUS] = (
+            "its command_kinds does not contain argv, and a call has no exit status"
+        )
     if "callable" not in kinds:
-        lacks[Capability.CALLABLE] = "it does not say in command_kinds that it takes callables"
+        lacks[Capability.CALLABLE] = "its command_kinds does not contain callable"
     if "coroutine" not in kinds:
-        lacks[Capability.COROUTINE] = "it does not say in command_kinds that it takes coroutine functions"
+        lacks[Capability.COROUTINE] = "its command_kinds does not contain coroutine"
     if not is_async:
-        lacks[Capability.ASYNC] = "it does not say in is_async that it is async"
+        lacks[Capability.ASYNC] = "its is_async is not True"
     return lacks
 
 
 class NativeAdapter(Adapter):
-    """Recognised by ``execute_async``, ``sync`` and ``end``."""
+    """Recognized by ``execute_async``, ``sync`` and ``end``."""
 
     family = "native"
     takes_coroutines = True
     required_methods: ClassVar = ("start", "execute_async", "sync", "get_event_buffer", "end", "terminate")
     lacks: ClassVar = {
-        Capability.RESULTS: "the info of a native event is the executor's own affair",
+        Capability.RESULTS: "the contract leaves the info of an event to the executor",
     }
 
     @classmethod
-    def recognises(cls, candidate: object) -> bool:
-        # One method may be missing: that is then a broken rule, with a better message than "not recognised".
+    def recognizes(cls, candidate: object) -> bool:
+        # One method may be missing: the rule about methods then fails, with a better message than "not
+        # recognized".
         return sum(hasattr(candidate, name) for name in ("execute_async", "sync", "end")) >= 2
 
     def drive(self, executor: Any) -> Driver:

@@ -1,7 +1,7 @@
 """Memory shared by a contained rule and its warden.
 
-The rule's process writes here which call of the executor it is in, and at the end its finding.  Shared
-memory rather than a pipe: an executor that closes every descriptor of its host cannot close this.
+The host writes which call of the executor it is in, and at the end its result.  Shared memory rather than a
+pipe: an executor that closes every descriptor of its host cannot close this.
 """
 
 from __future__ import annotations
@@ -14,28 +14,40 @@ from typing import Any, NamedTuple
 from executor_conformance.harness.linux import monotonic
 
 _SIZE = 4 << 20
-_NUMBER = struct.Struct("=Q")  # of the call under way; 0: none
-_CALL = struct.Struct("=ddQI")  # entered, allowance, pid of the caller, length of the name
+_NUMBER = struct.Struct("=Q")  # of the call in progress; 0: none
+_CALL = struct.Struct("=ddQ3H")  # entered, allowance, pid of the caller, lengths of the three texts
 _CALL_AT = 64
-_CALL_NAME = 128
-_NAME_SIZE = 512
+_TEXTS_AT = 128
+#: Bytes for the texts of a call: kind, name, history.
+_TEXT_SIZES = (64, 512, 1024)
+_ABANDON_AT = 2048
 _RESULT = struct.Struct("=QI")  # 1 when written, length
 _RESULT_AT = 4096
-_ABANDON_AT = 2048
 
 
-class Call(NamedTuple):
-    """A call of the executor that is under way."""
+class CallInProgress(NamedTuple):
+    """A call of the executor that has not returned.
+
+    :param number: counts the calls of one rule.
+    :param entered: seconds, on the monotonic clock.
+    :param allowance_s: seconds after which it counts as hung.
+    :param pid: of the process that made it.
+    :param kind: the call of the contract, under which hangs are counted.
+    :param name: what the executor's family calls it, for messages.
+    :param history: the calls before it, for messages.
+    """
 
     number: int
     entered: float
     allowance_s: float
     pid: int
+    kind: str
     name: str
+    history: str
 
 
 class Blackboard:
-    """One page for the call under way, the rest for the finding."""
+    """One page for the call in progress, the rest for the result."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SIZE)
@@ -44,32 +56,41 @@ class Blackboard:
     def close(self) -> None:
         self._memory.close()
 
-    def enter(self, name: str, allowance_s: float, pid: int) -> None:
-        """The rule's process enters a call that has ``allowance_s`` seconds to return."""
-        # The warden reads while this is written.  The number is taken away first and put down last, in one
-        # store each, so what the warden finds under one and the same number is whole.
+    def enter(self, kind: str, *, name: str = "", history: str = "", allowance_s: float, pid: int) -> None:
+        """The host enters a call that has ``allowance_s`` seconds to return."""
+        # The warden reads while this is written.  The number is cleared first and set last, each in one
+        # store, so whatever the warden reads between two equal numbers is consistent.
         self.leave()
         self._calls += 1
-        text = name.encode("utf-8", "replace")[:_NAME_SIZE]
-        self._memory[_CALL_NAME : _CALL_NAME + len(text)] = text
-        _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, pid, len(text))
+        lengths = []
+        at = _TEXTS_AT
+        for text, size in zip((kind, name or kind, history), _TEXT_SIZES, strict=True):
+            data = text.encode("utf-8", "replace")[:size]
+            self._memory[at : at + len(data)] = data
+            lengths.append(len(data))
+            at += size
+        _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, pid, *lengths)
         _NUMBER.pack_into(self._memory, 0, self._calls)
 
     def leave(self) -> None:
         """The call returned."""
         _NUMBER.pack_into(self._memory, 0, 0)
 
-    def call(self) -> Call | None:
-        """The call under way, as the warden sees it."""
+    def call(self) -> CallInProgress | None:
+        """The call in progress, as the warden sees it."""
         (number,) = _NUMBER.unpack_from(self._memory, 0)
-        entered, allowance, pid, length = _CALL.unpack_from(self._memory, _CALL_AT)
-        name = bytes(self._memory[_CALL_NAME : _CALL_NAME + min(length, _NAME_SIZE)])
+        entered, allowance, pid, *lengths = _CALL.unpack_from(self._memory, _CALL_AT)
+        texts = []
+        at = _TEXTS_AT
+        for length, size in zip(lengths, _TEXT_SIZES, strict=True):
+            texts.append(bytes(self._memory[at : at + min(length, size)]).decode("utf-8", "replace"))
+            at += size
         if number == 0 or _NUMBER.unpack_from(self._memory, 0) != (number,):
             return None
-        return Call(number, entered, allowance, pid, name.decode("utf-8", "replace"))
+        return CallInProgress(number, entered, allowance, pid, *texts)
 
     def write_result(self, data: dict[str, Any]) -> None:
-        """Put down the finding; what does not fit is cut from its longest text."""
+        """Store the result; what does not fit is cut from its evidence."""
         room = _SIZE - _RESULT_AT - _RESULT.size
         text = json.dumps(data).encode()
         if len(text) > room:
@@ -79,7 +100,7 @@ class Blackboard:
         _RESULT.pack_into(self._memory, _RESULT_AT, 1, len(text))
 
     def result(self) -> dict[str, Any] | None:
-        """The finding, or ``None`` if the rule's process never got so far."""
+        """The result, or ``None`` if the host never wrote one."""
         written, length = _RESULT.unpack_from(self._memory, _RESULT_AT)
         if not written:
             return None
@@ -88,7 +109,7 @@ class Blackboard:
         return data
 
     def abandon(self) -> None:
-        """Tell the warden to stop the rule now."""
+        """Ask the warden to stop the rule now."""
         self._memory[_ABANDON_AT] = 1
 
     @property

@@ -1,10 +1,11 @@
-"""The few Linux calls that the standard library does not offer, and the clock that nobody can replace."""
+"""Linux calls that the standard library does not offer, and clocks that the executor cannot replace."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import time
+import warnings
 
 # Taken before the executor under test is imported: one that replaces ``time.monotonic`` or ``time.sleep``
 # must not stop the suite's own clocks.
@@ -13,6 +14,16 @@ monotonic_ns = time.monotonic_ns
 sleep = time.sleep
 thread_time = time.thread_time
 process_time = time.process_time
+
+
+def fork() -> int:
+    """``os.fork`` without the warning of Python 3.12 about threads: under pytest-xdist there is one, and
+    the child runs nothing that it could have locked.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
+
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -29,7 +40,7 @@ def die_with_parent(signal_number: int, parent: int) -> None:
     """Have the kernel send ``signal_number`` to this process when the thread that forked it ends.
 
     :param parent: the pid of the parent as it was before the fork: if it is gone already, this process
-        leaves at once (the signal would never come).
+        exits at once, because the signal would never come.
     """
     _prctl(_PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:
@@ -37,7 +48,7 @@ def die_with_parent(signal_number: int, parent: int) -> None:
 
 
 def adopt_orphans(yes: bool = True) -> None:
-    """Become (or stop being) the parent of descendants whose own parents die."""
+    """Become (or stop being) a subreaper: the new parent of descendants whose own parents die."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(yes))
 
 
@@ -48,12 +59,12 @@ _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 def private_disk(directory: str, size: int) -> bool:
     """Mount a file system of ``size`` bytes at ``directory``, seen by this process and its children only.
 
-    A user other than root may do so in a user namespace of their own, where the machine lets them; it shows
-    the same user and group.
+    A user other than root does so in a new user namespace, where the system allows it, with the same user and
+    group ids.
 
-    :returns: whether this machine and this user may do so.
+    :returns: whether it could be mounted.
     """
-    attempt = os.fork()  # what fails half-way must not leave this process in a namespace without a user
+    attempt = os.fork()  # a failure half-way must not leave this process in a namespace without a user
     if attempt == 0:
         os._exit(0 if _mount_privately(directory, size) else 1)
     return os.waitpid(attempt, 0)[1] == 0 and _mount_privately(directory, size)
@@ -81,15 +92,15 @@ def _mount_privately(directory: str, size: int) -> bool:
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
-#: The first of numbers that no user has, so that nobody else's processes count.
+#: The first of a range of unused user ids, so that no other process counts towards the limit.
 _OWN_USER = 1_500_000_000
 
 
 def obey_process_limits() -> bool:
     """Give up root's right to exceed ``RLIMIT_NPROC``, for this process and those that it forks.
 
-    The kernel exempts the real user root, and whoever has one of two capabilities; what else root may do,
-    such as opening files, follows from the effective user and stays.
+    The kernel exempts the real user root, and any process with one of two capabilities.  Other rights of
+    root, such as opening files, follow from the effective user and stay.
 
     :returns: whether the limit holds from now on.
     """

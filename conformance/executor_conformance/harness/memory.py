@@ -1,8 +1,9 @@
-"""What processes hold in memory, and garbage-collected objects that fill a host.
+"""How much memory processes use, and objects that fill the memory of a host.
 
-Resident memory counts what is shared again and again.  Private memory counts it for nobody: a leak hides in
-a process that always has a forked child.  So where several processes are looked at, each has its share of a
-page (``Pss``), and all shares of a page are the page.
+Resident memory counts a shared page once per process.  Private memory does not count a shared page at all, so
+a leak goes unnoticed in a process that always has a forked child.  Where several processes are measured
+together, each is therefore charged its proportional share of a page (``Pss``); the shares of a page add up to
+the page.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ import psutil
 
 MB = 1_000_000
 
-#: A list in a list: 56 bytes, 16 for the collector, 8 for its one item, 8 for its place in the other.
-_BYTES_OF_AN_OBJECT = 88
+#: A list inside another list takes 56 bytes, 16 for the garbage collector, 8 for its one item and 8 for its
+#: place in the other list.
+_BYTES_PER_OBJECT = 88
+#: A ballast needs this many times its size to be available, because processes may copy it.
 _HEADROOM = 6
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one process holds, in bytes, as the kernel tells it (``smaps_rollup``, Linux 5.3).
+    """The memory of one process in bytes, as reported by the kernel (``smaps_rollup``, Linux 5.3).
 
-    :param private: mapped by no other process.
-    :param anonymous: heap, stacks and the like, what it shares with forked relatives included.
-    :param share: the same, a page that two share counting half.
-    :param shared_memory: its share of what was mapped to be shared, and what files in memory hold that it
-        has open.
+    :param private: pages that no other process has mapped.
+    :param anonymous: heap, stacks and the like, including pages that it shares with forked relatives.
+    :param share: the same, but a page that two processes share counts half.
+    :param shared_memory: its proportional share of shared mappings, plus the size of the in-memory files that
+        it has open.
     """
 
     private: int
@@ -43,12 +46,12 @@ _NOTHING = Footprint(0, 0, 0, 0)
 
 
 def footprint(pid: int | str = "self") -> Footprint | None:
-    """What a process holds; ``None`` where it is gone or may not be read."""
+    """The memory of a process; ``None`` if it is gone or must not be read."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             next(file)
             sizes = {name: 1024 * int(size.split()[0]) for name, size in (line.split(":") for line in file)}
-    except (OSError, ValueError, StopIteration):  # a zombie has an empty one
+    except (OSError, ValueError, StopIteration):  # the file of a zombie is empty
         return None
     return Footprint(
         private=sizes["Private_Clean"] + sizes["Private_Dirty"],
@@ -59,7 +62,7 @@ def footprint(pid: int | str = "self") -> Footprint | None:
 
 
 def _in_open_files(pid: int | str) -> int:
-    """Bytes of files in memory (``memfd_create``, /dev/shm) that a process has open, mapped or not."""
+    """Bytes of in-memory files (``memfd_create``, /dev/shm) that a process has open, mapped or not."""
     sizes: dict[tuple[int, int], int] = {}
     with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
@@ -72,24 +75,24 @@ def _in_open_files(pid: int | str) -> int:
 
 
 def private_bytes(pid: int | str = "self") -> int | None:
-    """Bytes that only this process has mapped; ``None`` where it is gone or may not be read.
+    """Bytes that only this process has mapped; ``None`` if it is gone or must not be read.
 
-    What a fork shares with its parent is not counted, in neither of them, until one has written to it.
+    Pages that a forked child shares with its parent count in neither of them until one writes to them.
     """
     found = footprint(pid)
     return None if found is None else found.private
 
 
 def held_by_all(relatives: Iterable[int]) -> int:
-    """Bytes of heap and the like that processes hold: each page counts once, however many share it.
+    """Bytes of heap, stacks and the like of all these processes together; a shared page counts once.
 
-    :param relatives: pids of all who may share a page with each other.
+    :param relatives: pids of all processes that may share a page with each other.
     """
     return sum((footprint(pid) or _NOTHING).share for pid in relatives)
 
 
 def held_beside(host: int, relatives: Iterable[int]) -> int:
-    """Those of them in pages that are not the host's, too.
+    """Like :func:`held_by_all`, without the pages that the host has mapped.
 
     :param host: one of the relatives.
     """
@@ -97,15 +100,15 @@ def held_beside(host: int, relatives: Iterable[int]) -> int:
 
 
 def ballast(size: int) -> list[list[None]]:
-    """About ``size`` bytes of objects that the garbage collector looks after, and has looked at.
+    """About ``size`` bytes of objects that the garbage collector tracks and has already visited.
 
-    Lists, because CPython's collector forgets about tuples and dicts that hold plain values only.
+    They are lists, because CPython's collector stops tracking tuples and dicts that hold only plain values.
     """
     enabled = gc.isenabled()
-    gc.disable()  # it would look at all that is there for every so many more
+    gc.disable()  # it would visit all existing objects again and again while more are made
     try:
-        objects: list[list[None]] = [[None] for _ in range(size // _BYTES_OF_AN_OBJECT)]
-        gc.collect()  # as they are so many, the next full collection is a long way off
+        objects: list[list[None]] = [[None] for _ in range(size // _BYTES_PER_OBJECT)]
+        gc.collect()  # with this many objects, the next full collection is a long time away
         return objects
     finally:
         if enabled:
@@ -113,12 +116,12 @@ def ballast(size: int) -> list[list[None]]:
 
 
 def has_room_for(size: int) -> bool:
-    """Whether the machine has the memory for a ballast, and for some processes that each copy it.
+    """Whether the machine has enough memory for a ballast, and for several processes that each copy it.
 
-    In a container, what its control group still allows.
+    In a container, the limit of its control group counts as well.
     """
     room = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no second version of control groups, or no limit
+    with contextlib.suppress(OSError, ValueError):  # no cgroups v2, or no limit
         room = min(room, _number_in("memory.max") - _number_in("memory.current"))
     return room > _HEADROOM * size
 

@@ -1,4 +1,4 @@
-"""Makes the tasks that a rule submits, and the gates that they wait at."""
+"""The tasks that a rule submits, and the gates that they wait at."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import os
 import sys
 from dataclasses import dataclass
 
-from executor_conformance import coroutine_probe
-from executor_conformance import probe as probe_module
+from executor_conformance.adapters.api import Work
 from executor_conformance.contract import TaskKey
-from executor_conformance.driving import Work
 from executor_conformance.harness.journal import Journal, Run
+from executor_conformance.probes import coroutine, task
 
-_MODULE = probe_module.__name__
+_MODULE = task.__name__
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Probe:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run of it so far; more than one is a task that ran twice."""
+        """Every run of it so far; more than one means that the task ran twice."""
         return self.journal.runs(self.name)
 
     @property
@@ -44,10 +43,10 @@ class Probe:
 
 
 class Gate:
-    """Probes wait here until the test opens it; so no test sleeps.
+    """Probes wait here until the rule opens it, so no rule sleeps.
 
-    A FIFO: opening it for reading blocks until somebody has it open for writing.  Probes blocked in the
-    kernel cost nothing, and a gate whose test died never opens.
+    A FIFO: opening it for reading blocks until it is open for writing.  Probes blocked in the kernel cost
+    nothing, and a gate whose host died never opens.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,18 +56,18 @@ class Gate:
 
     @property
     def step(self) -> str:
-        """The probe's step that waits here."""
+        """The step of a probe that waits here."""
         return f"gate={self.path}"
 
     def open(self) -> None:
-        """Let everybody pass, now and from now on."""
+        """Let every probe pass, now and later."""
         if self._descriptor < 0:
             self._descriptor = os.open(self.path, os.O_RDWR)
-            os.write(self._descriptor, b".")  # nobody reads it: coroutines see that it is there
+            os.write(self._descriptor, b".")  # never read: coroutines check whether it is there
 
 
 def _key(number: int) -> TaskKey:
-    # Scrambled, so that an executor which orders by key does not happen to order by time.
+    # Scrambled, so that an executor that sorts by key does not happen to sort by time.
     return TaskKey("dag", f"task-{number * 419_327 % 1_000_003:06}", "run", 1, -1)
 
 
@@ -86,7 +85,7 @@ class ProbeFactory:
         return Gate(os.path.join(self._scratch, f"gate-{next(self._gates)}"))
 
     def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
-        """A task that runs ``steps``; see :mod:`executor_conformance.probe`.
+        """A task that runs ``steps``; see :mod:`executor_conformance.probes.task`.
 
         :param key: its key; by default one of its own.
         """
@@ -98,15 +97,15 @@ class ProbeFactory:
             key=key if key is not None else _key(number),
             work=Work(
                 argv=[sys.executable, "-m", _MODULE, path, name, *steps],
-                function=functools.partial(probe_module.run, path, name, steps),
-                coroutine=functools.partial(coroutine_probe.run, path, name, steps),
+                function=functools.partial(task.run, path, name, steps),
+                coroutine=functools.partial(coroutine.run, path, name, steps),
                 reference=(f"{_MODULE}.run", {"journal": path, "probe": name, "steps": list(steps)}),
             ),
             journal=self.journal,
         )
 
     def program(self, *argv: str, key: TaskKey | None = None) -> Probe:
-        """A task that is a foreign program, whose command is ``argv``."""
+        """A task that is any other program, with the command ``argv``."""
         number = next(self._numbers)
         return Probe(
             name=f"p{number}",
@@ -116,7 +115,7 @@ class ProbeFactory:
         )
 
     def shell_probe(self, exit_status: int) -> Probe:
-        """A probe written in shell: it records that it started and finished, but not when."""
+        """A probe in shell: it records that it started and finished, but not when."""
         number = next(self._numbers)
         name = f"p{number}"
         script = (

@@ -15,7 +15,7 @@ from executor_conformance.harness.linux import monotonic, sleep
 
 @dataclass(frozen=True)
 class Process:
-    """One process at the moment it was looked at."""
+    """One process, as it was when it was looked up."""
 
     pid: int
     parent: int
@@ -29,9 +29,9 @@ class Process:
 
     @property
     def is_interpreter_helper(self) -> bool:
-        """Lasting helpers, which no executor can end: multiprocessing (and loky, in the same way) keeps one
-        resource tracker and one fork server for as long as the host lives.  Workers of the fork server
-        share its command line but are its children, so only direct children of the host are meant.
+        """Helpers that no executor can end: multiprocessing (and loky, likewise) keeps one resource tracker
+        and one fork server for as long as the host lives.  Workers of the fork server have the same command
+        line but are its children, so callers check for direct children of the host.
         """
         return "resource_tracker import main" in self.command or (
             "multiprocessing.forkserver" in self.command
@@ -50,8 +50,8 @@ def descendants(root: int) -> list[Process]:
 def descendant_pids(root: int) -> list[int]:
     """The pids of all processes below ``root``, zombies included, parents before children.
 
-    From the kernel's own lists of children, which is cheap on a machine with many processes; a list that
-    changes while it is read can miss one, so what must be certain is asked twice or by ``waitpid``.
+    From the kernel's lists of children, which is cheap on a machine with many processes.  A list that changes
+    while it is read can miss one; where that matters, read it twice or use ``waitpid``.
     """
     found: list[int] = []
     left = [root]
@@ -100,8 +100,8 @@ def _look(process: psutil.Process) -> Process | None:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process and of the children that it has waited for, so far, in seconds, to a
-    hundredth; 0 for one that is gone.
+    """User and system time of a process and of the children it has reaped, in seconds, with a resolution of
+    10 ms; 0 for a process that is gone.
     """
     try:
         return float(sum(psutil.Process(pid).cpu_times()[:4]))
@@ -116,15 +116,15 @@ def is_alive(pid: int) -> bool:
 
 
 def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
+    """Send a signal to a process that may be gone, or that belongs to another user."""
     try:
         os.kill(pid, signal_number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         pass
 
 
 def reap(spare: int = 0) -> bool:
-    """Collect every child of this process that has ended, except ``spare``; whether there are others left."""
+    """Reap every child of this process that has ended, except ``spare``; whether there are others left."""
     if spare:
         for pid in children(os.getpid()):
             if pid != spare:
@@ -145,23 +145,30 @@ def _collect(pid: int) -> None:
         pass
 
 
-def sweep(patience_s: float = 10.0) -> list[Process]:
-    """Kill everything below this process, which must adopt orphans, and reap it; returns what would not die.
+#: After how many seconds, and how many rounds of killing, a process counts as impossible to kill: on a busy
+#: machine the end of a large process, or of hundreds of them, takes long.
+_PATIENCE_S, _ROUNDS = 30.0, 500
 
-    Stopped first and killed then, so that what forks while it is being killed does not win.
+
+def sweep() -> list[Process]:
+    """Kill and reap everything below this process, a subreaper; returns what could not be killed.
+
+    Processes are stopped first and then killed, so that one that keeps forking cannot outrun the kill.
     """
-    until = monotonic() + patience_s
+    until = monotonic() + _PATIENCE_S
+    rounds = 0
     while reap():
         left = descendant_pids(os.getpid())
-        if monotonic() > until:
-            return descendants(os.getpid())
+        rounds += 1
+        if monotonic() > until and rounds > _ROUNDS:
+            return [process for process in descendants(os.getpid()) if not process.is_zombie]
         kill_all(left)
         sleep(0.002)
     return []
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Stop them all, then kill them all."""
+    """Stop all of them, then kill all of them."""
     pids = list(pids)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
@@ -169,7 +176,7 @@ def kill_all(pids: Iterable[int]) -> None:
 
 
 def open_descriptors(pid: int | str = "self") -> dict[int, str]:
-    """Descriptor -> what it points to."""
+    """File descriptor -> what it refers to."""
     found = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -180,12 +187,12 @@ def open_descriptors(pid: int | str = "self") -> dict[int, str]:
 
 
 def thread_count(pid: int | str = "self") -> int:
-    """Threads of a process as the kernel counts them."""
+    """Number of threads of a process, as the kernel counts them."""
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
 def threads_of_user(uid: int) -> int:
-    """All threads of all processes with this real user."""
+    """Number of threads of all processes with this real user id."""
     count = 0
     for process in psutil.process_iter(["uids", "num_threads"]):
         if process.info["uids"] is not None and process.info["uids"].real == uid:
@@ -194,7 +201,7 @@ def threads_of_user(uid: int) -> int:
 
 
 def shared_memory_names() -> set[str]:
-    """Names of this user in /dev/shm: POSIX semaphores and shared memory."""
+    """Names in /dev/shm that belong to this user: POSIX semaphores and shared memory."""
     names, user = set(), os.geteuid()
     with contextlib.suppress(OSError), os.scandir("/dev/shm") as entries:
         for entry in entries:
@@ -205,7 +212,7 @@ def shared_memory_names() -> set[str]:
 
 
 def mapped_shared_memory(pid: int | str = "self") -> list[str]:
-    """Paths in /dev/shm that a process has mapped, also those already unlinked."""
+    """Paths in /dev/shm that a process has mapped, unlinked ones included."""
     try:
         with open(f"/proc/{pid}/maps") as maps:
             return [line.split(None, 5)[5].strip() for line in maps if " /dev/shm/" in line]

@@ -1,9 +1,8 @@
-"""Finds the executor that the user named, and gets acquainted with it, in processes that may be lost."""
+"""The executor that the user named: importing it, and the arguments with which it is called."""
 
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 import inspect
 import json
@@ -15,11 +14,12 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from executor_conformance.driving import Adapter
+from executor_conformance.adapters.api import Adapter
+from executor_conformance.adapters.registry import adapters
 
 
 class TargetError(Exception):
-    """The target, an option or an adapter cannot be used; the text is for the user."""
+    """The target or an option cannot be used; the text is for the user."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,24 @@ class Target:
     """What is under test: the callable that makes executors, and its adapter.
 
     :param spec: ``module:Class`` as the user gave it.
-    :param make: called with keyword arguments, returns an executor.
+    :param make: called with keyword arguments; returns an executor.
     """
 
     spec: str
     make: Callable[..., Any]
     adapter: Adapter
     options: Mapping[str, Any] = field(default_factory=dict)
-    importable: bool = True
+
+    @property
+    def name(self) -> str:
+        """What messages call it: ``ThreadPoolExecutor``."""
+        return self.spec.rpartition(":")[2].rpartition(".")[2]
 
     def arguments(self, parallelism: Any) -> dict[str, Any]:
-        """What it is called with; ``parallelism`` may be ``DEFAULT``.
+        """Its keyword arguments; ``parallelism`` may be ``DEFAULT``.
 
-        Where it does not take its family's own name for the parallelism, that of another family: a function
-        that returns an executor may have been written before its author knew of families.
+        Where it does not take its family's name for the parallelism, that of another family is tried: a
+        function that returns an executor may use either.
         """
         arguments = self.adapter.arguments(parallelism, self.options)
         own = self.adapter.parallelism_argument
@@ -52,10 +56,29 @@ class Target:
         return arguments
 
 
+def import_target(spec: str, family: str, options: Mapping[str, Any], scratch: str) -> Target:
+    """Import the target into this process, and install the stubs of its adapter.
+
+    :param family: of the adapter that drives it.
+    :param scratch: a directory of the run, for the adapter.
+    :raises TargetError: it cannot be imported.
+    """
+    prepare_import(scratch)
+    target = Target(spec, load(spec), adapters()[family](), dict(options))
+    target.adapter.install_stubs(scratch)
+    return target
+
+
+def prepare_import(scratch: str) -> None:
+    """Let every adapter set up the environment: which one fits is known only after the import."""
+    for adapter in adapters().values():
+        adapter().prepare(scratch)
+
+
 def load(spec: str) -> Any:
     """Import ``module:attribute.path``.
 
-    :raises TargetError: with what was not found, and what comes near.
+    :raises TargetError: it cannot be imported; the text suggests a similar name.
     """
     module_name, colon, path = spec.partition(":")
     if not colon or not module_name or not path:
@@ -91,7 +114,7 @@ def load(spec: str) -> Any:
             raise TargetError(f"--executor={spec!r}: {module_name} has no {name!r}{hint}") from None
     if not callable(found):
         raise TargetError(
-            f"--executor={spec!r} is {found!r}, which cannot be called: name a class, or a function that "
+            f"--executor={spec!r} is {found!r}, which is not callable: name a class, or a function that "
             "returns an executor"
         )
     return found
@@ -118,50 +141,6 @@ def _takes(make: Callable[..., Any], name: str) -> bool:
     )
 
 
-@functools.cache  # every file of every installed distribution is looked at
-def adapters() -> dict[str, type[Adapter]]:
-    """Family -> adapter class, from the entry points ``executor_conformance.adapters``."""
-    return {
-        point.name: point.load() for point in metadata.entry_points(group="executor_conformance.adapters")
-    }
-
-
-def choose_adapter(thing: Any, named: str | None, spec: str) -> type[Adapter] | None:
-    """The adapter for a class or an instance; ``None`` for a function whose product must be seen first.
-
-    :raises TargetError: no adapter has that name, or none recognises the class.
-    """
-    known = adapters()
-    if named is not None:
-        if named not in known:
-            near = difflib.get_close_matches(named, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TargetError(
-                f"--executor-adapter={named!r}: no such adapter{hint} (there are: {', '.join(sorted(known))})"
-            )
-        return known[named]
-    if inspect.isroutine(thing) or (callable(thing) and not inspect.isclass(thing)):
-        return None
-    return recognise(thing, spec)
-
-
-def recognise(thing: Any, spec: str) -> type[Adapter]:
-    """The adapter whose family this class or instance belongs to.
-
-    :raises TargetError: there is none.
-    """
-    known = adapters()
-    # The general families last: a subclass of Airflow's BaseExecutor may well look native too.
-    for name in sorted(known, key=lambda family: (family == "native", family)):
-        if known[name].recognises(thing):
-            return known[name]
-    what = thing.__name__ if inspect.isclass(thing) else f"an instance of {type(thing).__name__}"
-    raise TargetError(
-        f"--executor={spec!r}: {what} is of no family that an adapter knows ({', '.join(sorted(known))}): a "
-        "native executor has execute_async, sync and end; name the family with --executor-adapter"
-    )
-
-
 def distribution_of(thing: Any) -> str | None:
     """``"name version"`` of the installed distribution that has this class, or ``None``."""
     module = getattr(thing, "__module__", "") or ""
@@ -169,7 +148,7 @@ def distribution_of(thing: Any) -> str | None:
     names = metadata.packages_distributions().get(package) or _editable_distributions(package)
     if not names:
         return None
-    # Several may share a namespace, as those of Airflow do: the one that has the module's own file is meant.
+    # Several may share a namespace, as those of Airflow do: take the one with the module's file.
     own = module.replace(".", "/")
     having = (name for name in names if any(_is_module(own, file) for file in metadata.files(name) or ()))
     name = names[0] if len(names) == 1 else next(having, names[0])
@@ -181,7 +160,7 @@ def _is_module(own: str, file: metadata.PackagePath) -> bool:
 
 
 def _editable_distributions(module: str) -> list[str]:
-    """Distributions installed in editable mode from a folder that has this module: they list no files."""
+    """Distributions installed in editable mode from a folder with this module: they list no files."""
     file = os.path.realpath(getattr(sys.modules.get(module), "__file__", None) or os.devnull)
     found = []
     for distribution in metadata.distributions():

@@ -1,7 +1,13 @@
-"""Verdicts on durations, with stated error rates.
+"""Statistical tests on durations, with stated error rates.
 
-Whether a share of a stream of samples is above a budget is decided sample by sample, by Wald's sequential
-test: as many are taken as it needs to be sure, and a few where it is plain.
+:class:`SequentialTest` is Wald's sequential probability ratio test.  It decides whether too many samples are
+above a budget, and takes no more samples than its error rate needs: few in a clear case, many in a close one.
+
+:func:`recurring_interval_s` finds a polling interval by circular correlation: times are mapped to angles on a
+circle that has the interval as its circumference.  Fisher's method combines the p-values of several
+executors.
+
+:class:`PollingTest` decides from one series of queued times whether they show a polling interval.
 """
 
 from __future__ import annotations
@@ -11,29 +17,36 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-#: A polling interval is seen when it is at least twice as long.
+#: In seconds.  A polling interval is detected if it is at least twice this long.
 _SPREAD_S = 0.01
-#: A correlation of 21 moments with what was waited then; by chance it is below that once in 10,000 times.
-_FOLLOWS = -0.7
-#: Intervals of 25 ms to 1 s, in Hz; and how finely they are looked through.
-_SELDOM, _OFTEN, _FINENESS = 1.0, 40.0, 3
-#: The chance that one is found where there is none; and from how many samples.
-_FOUND_BY_CHANCE, _FEWEST = 1e-5, 4
-#: Half of what a machine scatters where it is calm, and where nothing would show.
-_CALM_S, _WILD_S = 0.0025, 0.005
+#: A polling interval shows if the queued times have at most this correlation with the time since the previous
+#: task.  With 21 samples, chance produces such a correlation once in 10,000 times.
+_PHASE_CORRELATION = -0.7
+#: Polling frequencies from 1 Hz to 40 Hz are tried, that is intervals from 1 s to 25 ms.
+_LOWEST_HZ, _HIGHEST_HZ = 1.0, 40.0
+#: The step between two frequencies is 1 / (this times the duration of the longest series).
+_OVERSAMPLING = 3
+#: The probability of finding a recurring interval where there is none.
+_FALSE_POSITIVE_RATE = 1e-5
+#: A series with fewer samples cannot show a recurring interval.
+_FEWEST_SAMPLES = 4
+#: If the lower spread (10th percentile to median) of the control times is at most the first value, the
+#: machine is quiet.  If it is above the second value, the machine would hide a polling interval.  In seconds.
+_QUIET_S, _NOISY_S = 0.0025, 0.005
 
 
 @dataclass
-class ShareAbove:
-    """Whether too many of a stream of samples are above a budget.
+class SequentialTest:
+    """Whether too many samples are above a budget: Wald's sequential probability ratio test.
 
-    It errs at the stated rate where at most ``low`` of them are above, or at least ``high``; between the two
-    it takes long, and may stay undecided.  As it stands it is a test of the median.
+    The error rate holds where the true share of samples above the budget is at most ``low`` or at least
+    ``high``.  Between the two, the test takes many samples and may stay undecided.  The default shares make
+    it a test of the median.
 
     :param budget_s: seconds.
-    :param low: a share that is allowed.
-    :param high: a share that is too many.
-    :param error: the chance of a wrong word, either way.
+    :param low: a share of samples above the budget that is acceptable.
+    :param high: a share of samples above the budget that is not acceptable.
+    :param error: the probability of a wrong decision, in either direction.
     """
 
     budget_s: float
@@ -41,15 +54,15 @@ class ShareAbove:
     high: float = 0.7
     error: float = 1e-4
     samples: list[float] = field(default_factory=list)
-    _evidence: float = 0.0
+    _log_likelihood_ratio: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more sample."""
+        """Take one more sample into account."""
         self.samples.append(seconds)
         if seconds > self.budget_s:
-            self._evidence += math.log(self.high / self.low)
+            self._log_likelihood_ratio += math.log(self.high / self.low)
         else:
-            self._evidence += math.log((1 - self.high) / (1 - self.low))
+            self._log_likelihood_ratio += math.log((1 - self.high) / (1 - self.low))
 
     @property
     def above(self) -> int:
@@ -58,93 +71,104 @@ class ShareAbove:
 
     @property
     def is_above(self) -> bool | None:
-        """``None``: not decided yet."""
-        sure = math.log((1 - self.error) / self.error)
-        if self._evidence >= sure:
+        """Whether too many samples are above the budget; ``None`` while that is undecided."""
+        threshold = math.log((1 - self.error) / self.error)
+        if self._log_likelihood_ratio >= threshold:
             return True
-        return False if self._evidence <= -sure else None
+        return False if self._log_likelihood_ratio <= -threshold else None
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The sample below which this share of them is."""
+    """The sample that has this share of the samples below it."""
     ordered = sorted(samples)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def spread(samples: Sequence[float]) -> float:
-    """From the 10th to the 90th percentile."""
+    """The distance from the 10th to the 90th percentile."""
     return quantile(samples, 0.9) - quantile(samples, 0.1)
 
 
-def recurring_interval_s(looks: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float | None:
-    """The interval, of 25 ms to 1 s, at whose ends things begin that were asked for at some moments.
+def recurring_interval_s(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float | None:
+    """Find a polling interval from 25 ms to 1 s by circular correlation.
 
-    Who waits for the next look waits until a multiple of the interval.  On the circle of that interval the
-    moment and the end of the wait make up for each other, so the two are correlated, however late a busy
-    machine is with each; no such correlation comes of a machine that delays whatever comes at any moment.
-    The most correlated interval is named where chance would correlate none so much but once in 100,000 times.
+    A task that waits for the next poll waits until a multiple of the interval.  If times are mapped to angles
+    on a circle of that interval, the angle of the submission and the angle of the wait add up to a constant,
+    so the two correlate perfectly.  Delays of a busy machine weaken this correlation and create none, because
+    they hit tasks at any time.
 
-    :param looks: for each of some executors, when things were asked for, in seconds of one clock, and the
-        seconds until each began; the intervals of two executors need not begin together.
-    :returns: seconds, or a part of the interval, which fits as well; ``None`` where none is found.
+    Many frequencies are tried.  For each, the correlation of every series is turned into a p-value, and
+    Fisher's method combines the p-values.  The best frequency counts if its combined p-value, corrected for
+    the number of frequencies (Bonferroni), is at most 1 in 100,000.
+
+    :param series: for each of one or more executors, when its tasks were submitted, in seconds of one clock,
+        and how many seconds each one waited.  The polls of two executors need not be in phase.
+    :returns: the interval in seconds, or an integer fraction of it, which fits as well; ``None`` if none is
+        found.
     """
-    if not looks or any(len(moments) < _FEWEST for moments, _ in looks):
+    if not series or any(len(submitted) < _FEWEST_SAMPLES for submitted, _ in series):
         return None
-    longest = max(max(moments) - min(moments) for moments, _ in looks)
+    longest = max(max(submitted) - min(submitted) for submitted, _ in series)
     if not longest:
         return None
-    step = 1 / (_FINENESS * longest)
-    rates = [_SELDOM + number * step for number in range(int((_OFTEN - _SELDOM) / step) + 1)]
-    evidence, rate = max((sum(_on_the_circle(rate, *look) for look in looks), rate) for rate in rates)
-    by_chance = len(rates) * _sum_exceeds(evidence, len(looks))
-    return 1 / rate if by_chance <= _FOUND_BY_CHANCE else None
-
-
-def _on_the_circle(rate: float, moments: Sequence[float], waited: Sequence[float]) -> float:
-    """How much the moment and the wait, as angles of so many turns a second, are correlated.
-
-    :returns: minus the logarithm of the chance that they are so by chance.
-    """
-    ones, others = (
-        _about_mean([cmath.rect(1.0, math.tau * rate * second) for second in seconds])
-        for seconds in (moments, waited)
+    step = 1 / (_OVERSAMPLING * longest)
+    frequencies = [_LOWEST_HZ + number * step for number in range(int((_HIGHEST_HZ - _LOWEST_HZ) / step) + 1)]
+    evidence, frequency = max(
+        (sum(_circular_correlation(frequency, *each) for each in series), frequency)
+        for frequency in frequencies
     )
-    scatter = sum(abs(one) ** 2 for one in ones) * sum(abs(other) ** 2 for other in others)
-    both = abs(sum(one * other for one, other in zip(ones, others, strict=True))) ** 2
-    squared = both / scatter if scatter > 1e-9 else 0.0
-    return -(len(moments) - 2) * math.log(max(1 - squared, 1e-12))
+    p_value = len(frequencies) * _fishers_p_value(evidence, len(series))
+    return 1 / frequency if p_value <= _FALSE_POSITIVE_RATE else None
 
 
-def _about_mean(angles: Sequence[complex]) -> list[complex]:
-    mean = sum(angles) / len(angles)
-    return [angle - mean for angle in angles]
+def _circular_correlation(frequency: float, submitted: Sequence[float], waited: Sequence[float]) -> float:
+    """The correlation of submission and wait, as angles at this many turns per second.
+
+    :returns: the negative logarithm of its p-value.
+    """
+    submissions, waits = (
+        _centred([cmath.rect(1.0, math.tau * frequency * second) for second in seconds])
+        for seconds in (submitted, waited)
+    )
+    variances = sum(abs(one) ** 2 for one in submissions) * sum(abs(other) ** 2 for other in waits)
+    covariance = abs(sum(one * other for one, other in zip(submissions, waits, strict=True))) ** 2
+    squared = covariance / variances if variances > 1e-9 else 0.0
+    return -(len(submitted) - 2) * math.log(max(1 - squared, 1e-12))
 
 
-def _sum_exceeds(total: float, count: int) -> float:
-    """The chance that ``count`` such logarithms of chances add up to more than this (Fisher's method)."""
+def _centred(points: Sequence[complex]) -> list[complex]:
+    mean = sum(points) / len(points)
+    return [point - mean for point in points]
+
+
+def _fishers_p_value(total: float, count: int) -> float:
+    """Fisher's method: the p-value of ``count`` independent p-values whose negative logarithms sum to
+    ``total``.
+    """
     return math.exp(-total) * sum(total**k / math.factorial(k) for k in range(count))
 
 
 @dataclass(frozen=True)
-class AtAnyMoment:
-    """What tasks waited that were submitted at random moments, and what the machine scatters at such moments.
+class PollingTest:
+    """Whether the queued times of tasks submitted at random times show a polling interval.
 
-    An interval between two looks at new tasks scatters all of them, as much below the median as above it; a
-    busy machine delays a few far more than the rest.  So the half below the median tells the one from the
-    other, and the whole an interval that comes after some rests only.  An interval that recurs is told by the
-    moments themselves, on a machine that scatters as much.
+    A polling interval spreads all queued times, as much below their median as above it.  A busy machine
+    delays a few tasks by far more than the rest.  The spread below the median therefore shows an interval
+    that applies to every task.  The whole spread also shows an interval that applies only after some pauses.
+    An interval that recurs is detected from the submission times themselves, even on a noisy machine.
 
-    :param waited: seconds.
-    :param controls: seconds that such a process took at these moments without any executor.
-    :param follows: the correlation of what was waited with the moment: who comes later finds the next look
-        nearer, however much a busy machine scatters.
-    :param recurs_s: what :func:`recurring_interval_s` found, in these and others of the same kind.
+    :param waited: the queued times in seconds.
+    :param controls: how long the same kind of process took at these times without an executor, in seconds.
+    :param phase_correlation: the correlation of the queued time with the time since the previous task.  It is
+        negative with polling, because a task submitted later finds the next poll nearer, and a busy machine
+        does not change that.
+    :param recurring_s: what :func:`recurring_interval_s` found in this series and in earlier ones.
     """
 
     waited: Sequence[float]
     controls: Sequence[float]
-    follows: float = 0.0
-    recurs_s: float | None = None
+    phase_correlation: float = 0.0
+    recurring_s: float | None = None
 
     @property
     def spread_s(self) -> float:
@@ -155,36 +179,36 @@ class AtAnyMoment:
         return _SPREAD_S + 2 * quantile(self.controls, 0.5) + 3 * spread(self.controls)
 
     @property
-    def to_median_s(self) -> float:
-        return _to_median(self.waited)
+    def lower_spread_s(self) -> float:
+        return _lower_spread(self.waited)
 
     @property
-    def allowed_to_median_s(self) -> float:
-        return _SPREAD_S + quantile(self.controls, 0.5) / 2 + 3 * _to_median(self.controls)
+    def allowed_lower_s(self) -> float:
+        return _SPREAD_S + quantile(self.controls, 0.5) / 2 + 3 * _lower_spread(self.controls)
 
     @property
-    def shows(self) -> bool:
-        """Whether an interval shows; now and then by chance."""
-        if self.recurs:
+    def shows_polling(self) -> bool:
+        """Whether a polling interval shows.  A single result may be due to chance."""
+        if self.recurrence_exceeds_noise:
             return True
-        if self.spread_s > self.allowed_s or self.to_median_s > self.allowed_to_median_s:
+        if self.spread_s > self.allowed_s or self.lower_spread_s > self.allowed_lower_s:
             return True
-        return self.follows <= _FOLLOWS and self.spread_s > 2 * _SPREAD_S
+        return self.phase_correlation <= _PHASE_CORRELATION and self.spread_s > 2 * _SPREAD_S
 
     @property
-    def recurs(self) -> bool:
-        """Whether what recurs costs more than the machine scatters."""
-        return self.recurs_s is not None and self.spread_s > 2 * _SPREAD_S + spread(self.controls)
+    def recurrence_exceeds_noise(self) -> bool:
+        """Whether there is a recurring interval that delays tasks by more than the noise of the machine."""
+        return self.recurring_s is not None and self.spread_s > 2 * _SPREAD_S + spread(self.controls)
 
     @property
-    def says(self) -> float:
-        """How much it says whether an interval shows, from 0 (the machine would hide one) to 1."""
-        if self.recurs:
+    def weight(self) -> float:
+        """How much this result counts, from 0 (the machine would hide an interval) to 1."""
+        if self.recurrence_exceeds_noise:
             return 1.0
-        scattered = _to_median(self.controls)
-        if scattered <= _CALM_S or self.to_median_s <= 2 * _SPREAD_S:
+        noise = _lower_spread(self.controls)
+        if noise <= _QUIET_S or self.lower_spread_s <= 2 * _SPREAD_S:
             return 1.0
-        return 0.5 if scattered <= _WILD_S else 0.0
+        return 0.5 if noise <= _NOISY_S else 0.0
 
     def measurements(self) -> dict[str, object]:
         """For the report."""
@@ -192,20 +216,22 @@ class AtAnyMoment:
             "queued_time": distribution(self.waited),
             "spread_s": round(self.spread_s, 6),
             "allowed_s": round(self.allowed_s, 6),
-            "to_median_s": round(self.to_median_s, 6),
-            "allowed_to_median_s": round(self.allowed_to_median_s, 6),
-            "follows_the_moment": round(self.follows, 3),
-            "recurs_s": None if self.recurs_s is None else round(self.recurs_s, 6),
+            "lower_spread_s": round(self.lower_spread_s, 6),
+            "allowed_lower_s": round(self.allowed_lower_s, 6),
+            "phase_correlation": round(self.phase_correlation, 3),
+            "recurring_interval_s": None if self.recurring_s is None else round(self.recurring_s, 6),
         }
 
 
-def _to_median(samples: Sequence[float]) -> float:
-    """From the 10th percentile to the median."""
+def _lower_spread(samples: Sequence[float]) -> float:
+    """The distance from the 10th percentile to the median."""
     return quantile(samples, 0.5) - quantile(samples, 0.1)
 
 
 def distribution(samples: Sequence[float]) -> dict[str, object]:
-    """For the report: quantiles in seconds, and a histogram whose bins double from 10 microseconds on."""
+    """For the report: quantiles in seconds, and a histogram whose bins double in width from 10 microseconds
+    up.
+    """
     bins: dict[str, int] = {}
     for seconds in sorted(samples):
         exponent = max(0, math.ceil(math.log2(max(seconds, 1e-9) / 1e-5)))

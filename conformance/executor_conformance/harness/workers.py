@@ -1,4 +1,4 @@
-"""Finds the workers of an executor: by the tasks that were seen to run in them, not by their names."""
+"""Finds the workers of an executor by the tasks that ran in them, not by their names."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from dataclasses import dataclass
 
 from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
-from executor_conformance.harness.trial import Subject, Trial
+from executor_conformance.harness.subject import Subject
+from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.verdicts import NotApplicable
 
 
-def line_of(trial: Trial, pid: int) -> list[int]:
+def line_of(trial: TrialBase, pid: int) -> list[int]:
     """The process and its ancestors below the host.
 
-    :raises NotApplicable: it is the host, or was made by somebody else: not the rule's to kill.
+    :raises NotApplicable: it is the host, or no descendant of it: not the rule's to kill.
     """
-    if pid == trial.host:
-        raise NotApplicable("a task ran in the host's own process, as was seen by its pid")
+    if pid == trial.host.pid:
+        raise NotApplicable("a task ran in the scheduler's own process (same pid)")
     line = []
     process = processes.look(pid)
-    while process is not None and process.pid not in (trial.host, trial.warden):
-        if not process.is_interpreter_helper or process.parent != trial.host:
+    while process is not None and process.pid not in (trial.host.pid, trial.host.warden):
+        if not process.is_interpreter_helper or process.parent != trial.host.pid:
             line.append(process.pid)
-        if process.parent == 0:  # the first of all, past the host
-            raise NotApplicable("its tasks run in processes that were there before the host")
+        if process.parent == 0:  # the first process: the host is not above it
+            raise NotApplicable("tasks run in processes that are no descendants of the scheduler's")
         process = processes.look(process.parent)
     return line
 
 
-def workers_of(trial: Trial, probes: Sequence[Probe]) -> list[int]:
-    """The worker of each of these tasks, which all run now.
+def workers_of(trial: TrialBase, probes: Sequence[Probe]) -> list[int]:
+    """The worker of each of these tasks, all of which are running.
 
-    It is the topmost process above the task that has none of the other tasks below it: what several tasks
-    have in common is a helper.
+    It is the topmost process above the task that has none of the other tasks below it: a process that
+    several tasks share is a helper.
     """
     lines = [line_of(trial, probe.runs[0].pid) for probe in probes]
     workers = []
     for number, line in enumerate(lines):
         others = {pid for other in lines[:number] + lines[number + 1 :] for pid in other}
         own = [pid for pid in line if pid not in others]
-        # Where two tasks share even their own process, that is all there is to see.
+        # Two tasks may share even their own process; then that is the worker.
         workers.append(own[-1] if own else line[0])
     return workers
 
 
 @dataclass(frozen=True)
 class IdleProcesses:
-    """Processes that have had a part in tasks, and stay when there are none.
+    """Processes that took part in tasks, and stay when there are none.
 
-    :param workers: have run tasks of their own.
-    :param helpers: had several tasks below them at once.
+    :param workers: ran tasks of their own.
+    :param helpers: had several tasks below them at the same time.
     """
 
     workers: list[int]
@@ -58,10 +59,10 @@ class IdleProcesses:
 
 
 def idle_processes(subject: Subject) -> IdleProcesses:
-    """Let two tasks run at once, and one more, and look at what stays.
+    """Run two tasks at once, then one more, and see which processes stay.
 
-    Of workers that share a queue, one waits for the queue and the others for its lock; the one that waits for
-    the queue comes last.
+    Of workers that share a queue, one waits for the queue and the others for its lock.  The one that waits
+    for the queue is last in the list.
     """
     trial = subject.trial
     gate = trial.gate()

@@ -5,79 +5,76 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 LEVELS = ("must", "should")
-PROGRAMS = 60
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("executor conformance", "judge a task executor (executor-conformance)")
+    group = parser.getgroup("executor conformance", "check a task executor (executor-conformance)")
     group.addoption(
         "--executor",
         metavar="MODULE:CLASS",
-        help="the executor to judge: a class, or any callable that returns an executor",
+        help="the executor to check: a class, or any callable that returns an executor",
     )
     group.addoption(
         "--executor-option",
         metavar="KEY=VALUE",
         action="append",
-        help="a constructor argument; VALUE is TOML, and a bare word is a string (may be repeated)",
+        help="constructor argument; VALUE is TOML, a bare word is a string (may be repeated)",
     )
-    group.addoption(
-        "--executor-adapter", metavar="NAME", help="the family of the executor, where its class does not tell"
-    )
+    group.addoption("--executor-adapter", metavar="NAME", help="adapter to use if it cannot be detected")
     group.addoption(
         "--conformance-level",
         metavar="LEVEL",
-        help="what counts for the verdict and the exit status: must (default) or should",
+        help="which rules count for the verdict and the exit status: must (default) or should",
     )
     group.addoption(
         "--conformance-report",
         metavar="PATH",
         action="append",
-        help="write a report; the suffix decides: .json, .html or .md (may be repeated)",
+        help="write a report; format by suffix: .json, .html or .md (may be repeated)",
     )
     group.addoption(
         "--conformance-time-limit",
         metavar="SECONDS",
-        help="of the whole run (default 240); what is not judged by then stays inconclusive",
+        help="time limit for the whole run in seconds (default: 240); rules not reached are inconclusive",
     )
     group.addoption(
         "--conformance-known-failures",
         metavar="FILE",
-        help="failures that do not fail the run (TOML); one that passes does",
+        help="TOML list of expected failures; an unexpected pass fails the run",
     )
     group.addoption(
         "--conformance-seed",
         metavar="N",
-        help="repeat what chance did in the run that printed this seed (default: another one each time)",
+        help="random seed; use one printed by an earlier run to repeat it (default: a new one)",
     )
     group.addoption(
         "--conformance-programs",
         metavar="N",
-        help=f"how many programs of chance each rule of chapter model may perform (default {PROGRAMS})",
+        help="random call sequences tried per `model` rule (default: 60)",
     )
     group.addoption(
         "--replay",
         metavar="FILE",
-        help="perform again the program that a run has written down, on the same executor or on --executor",
+        help="re-run a saved failing sequence, on the same executor or on --executor",
     )
-    group.addoption("--explain", metavar="RULE", help="print what is known of a rule, and exit")
-    group.addoption(
-        "--conformance-rules", action="store_true", default=False, help="list all rules, and exit"
-    )
-    parser.addini("executor", "default of --executor", default="")
+    group.addoption("--explain", metavar="RULE", help="explain a rule and exit")
+    group.addoption("--conformance-rules", action="store_true", default=False, help="list all rules and exit")
+    parser.addini("executor", "default for --executor", default="")
     parser.addini(
-        "executor_options", "defaults of --executor-option, one a line", type="linelist", default=[]
+        "executor_options", "defaults for --executor-option, one per line", type="linelist", default=[]
     )
-    parser.addini("executor_adapter", "default of --executor-adapter", default="")
-    parser.addini("conformance_level", "default of --conformance-level", default="")
-    parser.addini("conformance_report", "defaults of --conformance-report", type="linelist", default=[])
-    parser.addini("conformance_known_failures", "default of --conformance-known-failures", default="")
-    parser.addini("conformance_seed", "default of --conformance-seed", default="")
-    parser.addini("conformance_programs", "default of --conformance-programs", default="")
-    parser.addini("conformance_time_limit", "default of --conformance-time-limit", default="")
+    parser.addini("executor_adapter", "default for --executor-adapter", default="")
+    parser.addini("conformance_level", "default for --conformance-level", default="")
+    parser.addini("conformance_report", "defaults for --conformance-report", type="linelist", default=[])
+    parser.addini("conformance_known_failures", "default for --conformance-known-failures", default="")
+    parser.addini("conformance_seed", "default for --conformance-seed", default="")
+    parser.addini("conformance_programs", "default for --conformance-programs", default="")
+    parser.addini("conformance_time_limit", "default for --conformance-time-limit", default="")
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -99,6 +96,14 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.executor is None and option.replay is None and not config.getini("executor"):
         return
+    if option.explain is not None or option.conformance_rules:
+        return
+    if sys.platform != "linux":
+        raise pytest.UsageError(
+            "--executor needs Linux: subreapers, parent-death signals, pidfds and /proc contain an executor "
+            f"and watch its processes; this is {sys.platform}. --explain, --conformance-rules and "
+            "executor-conformance check-history work here"
+        )
     from executor_conformance.plugin.session import ConformanceSession
     from executor_conformance.plugin.settings import Settings
 

@@ -1,12 +1,12 @@
-"""Failures that a project knows and has written down, so that its gate can be green before all are mended.
+"""Expected failures that a project has listed, so that its CI passes before all of them are fixed.
 
-A file of known failures is TOML:
+The list is TOML:
 
 .. code-block:: toml
 
     [[known_failure]]
-    rule = "shutdown.every-worker-exits"
-    reason = "workers of the old protocol do not read their pill"
+    rule = "shutdown.end-leaves-no-worker"
+    reason = "workers of the old protocol ignore the poison pill"
     link = "https://example.org/issues/123"  # optional
 """
 
@@ -32,7 +32,7 @@ _KEYS = {"rule", "reason", "link"}
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """One entry: why the rule is expected to fail, and where that is followed up."""
+    """One entry: why the rule is expected to fail, and where that is tracked."""
 
     reason: str
     link: str = ""
@@ -44,7 +44,7 @@ class KnownFailure:
 def read(path: str) -> dict[str, KnownFailure]:
     """Rule id -> entry.
 
-    :raises pytest.UsageError: the file cannot be read, or an entry names no rule or gives no reason.
+    :raises pytest.UsageError: the file cannot be read, or an entry is not valid.
     """
     option = f"--conformance-known-failures={path!r}"
     try:
@@ -54,30 +54,30 @@ def read(path: str) -> dict[str, KnownFailure]:
         raise pytest.UsageError(f"{option}: {error}") from None
     entries = data.pop("known_failure", [])
     if data or not isinstance(entries, list):
-        found = ", ".join(map(repr, data)) or "a single [known_failure]"
+        found = ", ".join(map(repr, data)) or "a single [known_failure] table"
         raise pytest.UsageError(
-            f"{option}: it has to be a list of [[known_failure]] and nothing else; it has {found}"
+            f"{option}: expected [[known_failure]] tables and nothing else, found {found}"
         )
     known: dict[str, KnownFailure] = {}
     for number, entry in enumerate(entries, 1):
         rule_id, failure = _entry(f"{option}, entry {number}", entry)
         if rule_id in known:
-            raise pytest.UsageError(f"{option}, entry {number}: {rule_id!r} is there twice")
+            raise pytest.UsageError(f"{option}, entry {number}: {rule_id!r} is listed twice")
         known[rule_id] = failure
     return known
 
 
 def _entry(where: str, entry: Any) -> tuple[str, KnownFailure]:
     if not isinstance(entry, dict):
-        raise pytest.UsageError(f"{where}: {entry!r} is not a table with rule and reason")
+        raise pytest.UsageError(f"{where}: {entry!r} is not a table")
     for key, value in entry.items():
         if key not in _KEYS:
-            raise pytest.UsageError(f"{where}: {key!r} is none of {', '.join(sorted(_KEYS))}")
+            raise pytest.UsageError(f"{where}: {key!r} is not one of {', '.join(sorted(_KEYS))}")
         if not isinstance(value, str):
             raise pytest.UsageError(f"{where}: {key} = {value!r} is not a string")
     for key in ("rule", "reason"):
         if not entry.get(key, "").strip():
-            raise pytest.UsageError(f"{where}: it has no {key}")
+            raise pytest.UsageError(f"{where}: {key} is missing")
     try:
         find(entry["rule"])
     except UnknownRule as error:
@@ -85,8 +85,8 @@ def _entry(where: str, entry: Any) -> tuple[str, KnownFailure]:
     return entry["rule"], KnownFailure(entry["reason"], entry.get("link", ""))
 
 
-def in_the_light_of(known: Mapping[str, KnownFailure], rule_id: str, finding: Finding) -> Finding:
-    """The finding with its verdict changed where it was expected to be ``failed``."""
+def apply_known_failures(known: Mapping[str, KnownFailure], rule_id: str, finding: Finding) -> Finding:
+    """The finding, with another verdict where the list expects a failure."""
     entry = known.get(rule_id)
     if entry is None:
         return finding
@@ -96,8 +96,8 @@ def in_the_light_of(known: Mapping[str, KnownFailure], rule_id: str, finding: Fi
         return replace(
             finding,
             verdict=Verdict.UNEXPECTED_PASS,
-            awaited="a failure, as the list of known failures has it",
-            seen=f"it passes; take it off the list, which says: {entry}",
+            expected="a failure, as listed",
+            actual=f"now passes: remove it from the list of known failures (reason was: {entry})",
             known=str(entry),
         )
     return finding

@@ -1,4 +1,4 @@
-"""Programs that broke a promise, in files: written after a run, and performed again by ``--replay``."""
+"""Failing random programs in files: written after a run, and performed again by ``--replay``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from executor_conformance.harness.programs import Program
+from executor_conformance.programs.program import Program
 from executor_conformance.rules import Rule, UnknownRule, find
-from executor_conformance.verdicts import Finding, Verdict
+from executor_conformance.verdicts import Finding, ProgramTrace, Verdict
 
 _VERSION = 1
 
@@ -23,7 +23,7 @@ class Replay:
     :param rule: the id of the rule on which it was found.
     :param executor: ``module:Class`` that it was found on.
     :param options: ``--executor-option`` as they were given.
-    :param program: as :class:`~executor_conformance.harness.programs.Program` has it.
+    :param program: as serialized by :class:`~executor_conformance.programs.program.Program`.
     """
 
     path: str
@@ -36,26 +36,35 @@ class Replay:
 
 def path_for(rule: Rule) -> str:
     """The file, in the folder in which pytest was started, that replays what this rule found."""
-    return f"replay-{rule.id.partition('.')[2]}.json"
+    return f"replay-{rule.name}.json"
 
 
-def is_replayable(finding: Finding) -> bool:
-    """Whether it was found by a program."""
-    return finding.verdict is Verdict.FAILED and "program" in finding.measurements
+def trace_of(finding: Finding) -> ProgramTrace | None:
+    """The random program that made the rule fail, if one did."""
+    return finding.trace if finding.verdict is Verdict.FAILED else None
 
 
-def write(folder: str, rule: Rule, finding: Finding, *, executor: str, options: Any, adapter: str) -> None:
-    """Write down the program, with its timeline for the reader."""
+def write(
+    folder: str,
+    rule: Rule,
+    trace: ProgramTrace,
+    actual: str,
+    *,
+    executor: str,
+    options: Any,
+    adapter: str,
+) -> None:
+    """Write the program to its file, with its timeline for the reader."""
     data = {
         "replay": _VERSION,
         "rule": rule.id,
         "executor": executor,
         "executor_options": list(options),
         "executor_adapter": adapter,
-        "promise": finding.measurements.get("promise", ""),
-        "seen": finding.seen,
-        "timeline": finding.measurements.get("timeline", []),
-        "program": finding.measurements["program"],
+        "violates": trace.rule,
+        "actual": actual,
+        "timeline": list(trace.timeline),
+        "program": dict(trace.program),
     }
     with open(os.path.join(folder, path_for(rule)), "w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(data, file, indent=2)
@@ -65,7 +74,7 @@ def write(folder: str, rule: Rule, finding: Finding, *, executor: str, options: 
 def read(path: str) -> Replay:
     """Read such a file.
 
-    :raises pytest.UsageError: it is none; the text says what is wrong with it.
+    :raises pytest.UsageError: it is not a replay file; the text says what is wrong.
     """
     option = f"--replay={path!r}"
     try:
@@ -74,7 +83,7 @@ def read(path: str) -> Replay:
     except (OSError, ValueError) as error:
         raise pytest.UsageError(f"{option}: {error}") from None
     if not isinstance(data, dict) or data.get("replay") != _VERSION:
-        raise pytest.UsageError(f"{option}: it is no replay, as a run writes it for a rule of chapter model")
+        raise pytest.UsageError(f"{option}: not a replay file, as a failing rule of chapter model writes one")
     try:
         rule = find(str(data.get("rule")))
         program = data.get("program")
@@ -83,8 +92,8 @@ def read(path: str) -> Replay:
         Program.from_dict(program)
     except (UnknownRule, ValueError) as error:
         raise pytest.UsageError(f"{option}: {error}") from None
-    if rule.chapter != "model":
-        raise pytest.UsageError(f"{option}: {rule.id} is not judged by programs")
+    if not rule.replayable:
+        raise pytest.UsageError(f"{option}: {rule.id} does not run random programs")
     return Replay(
         path=path,
         rule=rule.id,

@@ -1,7 +1,6 @@
 """Collects the rules and judges them, as part of a pytest session.
 
-Under pytest-xdist the controller gets acquainted with the target and collects the verdicts; the workers
-judge.
+Under pytest-xdist the controller looks at the target and collects the verdicts; the workers judge.
 """
 
 from __future__ import annotations
@@ -12,31 +11,37 @@ import os
 import platform
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
-from executor_conformance import judge as judging
-from executor_conformance.acquaintance import Acquaintance, get_acquainted, import_target
+from executor_conformance.adapters.registry import AdapterError, adapters
+from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
+from executor_conformance.harness.context import RunContext
 from executor_conformance.harness.linux import monotonic
-from executor_conformance.harness.target import Target, TargetError, adapters
+from executor_conformance.harness.target import Target, TargetError, import_target
+from executor_conformance.judging.judge import Judge
+from executor_conformance.judging.runner import Runner
+from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
-from executor_conformance.rules import CHAPTERS, Rule, catalogue
+from executor_conformance.requirements import TaskLocation
+from executor_conformance.rules import CHAPTERS, Chapter, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
-#: Verdicts that pytest shows as skipped; the summary and the exit status tell them apart.
+#: Verdicts that pytest shows as skipped; the summary and the exit status distinguish them.
 _NOT_JUDGED = {
     Verdict.NOT_APPLICABLE: ("not applicable", "n", "NOT APPLICABLE"),
     Verdict.BLOCKED: ("blocked", "b", "BLOCKED"),
     Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
     Verdict.KNOWN_FAILURE: ("known failure", "k", "KNOWN FAILURE"),
 }
-#: How pytest ends where every selected rule was judged.
+#: Exit statuses of pytest after which every selected rule was judged.
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -75,20 +80,20 @@ class RuleItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, int, str]:
         code = self.rule.body.__code__
-        return code.co_filename, code.co_firstlineno - 1, self.rule.id
+        return code.co_filename, self.rule.line - 1, self.rule.id
 
 
-class Chapter(pytest.Collector):
+class ChapterCollector(pytest.Collector):
     """One chapter of the specification."""
 
     conformance: ConformanceSession
+    chapter: Chapter
 
     def collect(self) -> Iterable[RuleItem]:
         replay = self.conformance.settings.replay
         for rule in catalogue().values():
-            if rule.chapter == self.name and (replay is None or rule.id == replay.rule):
-                name = rule.id.partition(".")[2]
-                yield RuleItem.from_parent(self, name=name, rule=rule, conformance=self.conformance)
+            if rule.chapter == self.chapter and (replay is None or rule.id == replay.rule):
+                yield RuleItem.from_parent(self, name=rule.name, rule=rule, conformance=self.conformance)
 
 
 class ConformanceSession:
@@ -101,7 +106,7 @@ class ConformanceSession:
         self.rules_failed = 0
         self._refused = False
         self._own_directory = ""
-        self._judge: judging.Judge | None = None
+        self._judge: Judge | None = None
         self._owner = os.getpid()
         self._selected: frozenset[str] = frozenset()
         worker_input = getattr(config, "workerinput", None)
@@ -112,7 +117,7 @@ class ConformanceSession:
         if config.args_source is not config.ArgsSource.ARGS:
             config.args[:] = []
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:  # the summary says it all; --tb=short and -rA show pytest's own forms too
+        if reporter is not None:  # the summary has it all; --tb=short and -rA add pytest's own forms
             if config.option.tbstyle == "auto":
                 config.option.tbstyle = "no"
             if config.option.reportchars == "fE":
@@ -127,16 +132,16 @@ class ConformanceSession:
             self.calibration = calibrate()
             self.seed = random.randrange(1 << 32) if self.settings.seed is None else self.settings.seed
             self.deadline = monotonic() + self.settings.time_limit_s
-            self.acquaintance = get_acquainted(
+            self.discovery = discover(
                 self.settings.executor,
                 named_adapter=self.settings.adapter,
                 options=self.settings.options,
                 calibration=self.calibration,
-                scratch=self._scratch("acquaintance"),
+                scratch=self._scratch("discovery"),
                 build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
                 dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
             )
-        except TargetError as error:
+        except (TargetError, AdapterError) as error:
             self._clean()
             raise pytest.UsageError(str(error)) from None
         except BaseException:
@@ -148,7 +153,7 @@ class ConformanceSession:
         self.calibration = Calibration(**shared["calibration"])
         self.seed = shared["seed"]
         self.deadline = shared["deadline"]
-        self.acquaintance = Acquaintance.from_dict(shared["acquaintance"])
+        self.discovery = Discovery.from_dict(shared["discovery"])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -157,36 +162,51 @@ class ConformanceSession:
             "calibration": self.calibration.as_dict(),
             "seed": self.seed,
             "deadline": self.deadline,
-            "acquaintance": self.acquaintance.as_dict(),
+            "discovery": self.discovery.as_dict(),
         }
 
     def judge(self, rule: Rule) -> Finding:
         """The finding on one rule."""
         if self._judge is None:
             self._judge = self._make_judge()
-        return known_failures.in_the_light_of(self.settings.known_failures, rule.id, self._judge.judge(rule))
+        return known_failures.apply_known_failures(
+            self.settings.known_failures, rule.id, self._judge.judge(rule)
+        )
 
-    def _make_judge(self) -> judging.Judge:
+    def _make_judge(self) -> Judge:
         target = import_target(
             self.settings.executor,
-            self.acquaintance.family,
+            self.discovery.family,
             self.settings.options,
             self._scratch(f"import-{os.getpid()}"),
         )
-        return judging.Judge(
+        context = RunContext(
             target=target,
-            budgets=Budgets.of(self.calibration, self.acquaintance.facts.first_task_s),
-            facts=self.acquaintance.facts,
-            directory=self.directory,
-            selected=self._selected,
-            deadline=self.deadline,
-            contained=not (self._option("usepdb") or self._option("trace")),
-            show_output=self._option("capture") == "no",
-            build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
-            dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
+            budgets=Budgets.of(self.calibration, self.discovery.facts.first_task_s),
+            facts=self.discovery.facts,
             seed=self.seed,
             programs=self.settings.programs,
             replay=self.settings.replay.program if self.settings.replay else None,
+            build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
+            dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
+        )
+        store = VerdictStore(self.directory)
+        runner = Runner(
+            context,
+            store,
+            self.directory,
+            contained=not (self._option("usepdb") or self._option("trace")),
+            show_output=self._option("capture") == "no",
+        )
+        return Judge(
+            runner.run,
+            store,
+            selected=self._selected,
+            lacks=target.adapter.lacks,
+            location=self.discovery.facts.location,
+            deadline=self.deadline,
+            time_limit_s=self.settings.time_limit_s,
+            replaying=self.settings.replay is not None,
         )
 
     def _option(self, name: str) -> Any:
@@ -220,10 +240,12 @@ class ConformanceSession:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         report = yield
         if isinstance(collector, pytest.Session) and report.passed:
-            for name in CHAPTERS:
-                chapter: Chapter = Chapter.from_parent(collector, name=name, nodeid=name)
-                chapter.conformance = self
-                report.result.append(chapter)
+            for chapter in CHAPTERS.values():
+                collected: ChapterCollector = ChapterCollector.from_parent(
+                    collector, name=chapter.name, nodeid=chapter.name
+                )
+                collected.conformance, collected.chapter = self, chapter
+                report.result.append(collected)
         return report
 
     @pytest.hookimpl(trylast=True)
@@ -234,7 +256,7 @@ class ConformanceSession:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """What a worker has selected; its own errors would reach the user as a crash."""
+        """Check what a worker has selected: an error of the worker itself would look like a crash."""
         if not any(nodeid.partition("::")[0] in CHAPTERS for nodeid in ids):
             self._refuse_empty_selection()
 
@@ -248,8 +270,8 @@ class ConformanceSession:
             asked.append("--lf")
         self._refused = True
         raise pytest.UsageError(
-            f"no rule is selected{' by ' if asked else ''}{', '.join(asked)} "
-            "(--conformance-rules lists them all)"
+            f"no rules match {', '.join(asked) if asked else 'this selection'} "
+            "(--conformance-rules lists all rules)"
         )
 
     # -- reports ---------------------------------------------------------------------------------------------
@@ -280,28 +302,24 @@ class ConformanceSession:
         return _NOT_JUDGED.get(Finding.from_dict(json.loads(carried["finding"])).verdict)
 
     def pytest_report_header(self) -> list[str]:
-        if not hasattr(self, "acquaintance"):
+        if not hasattr(self, "discovery"):
             return []
-        known, calibration = self.acquaintance, self.calibration
-        facts = known.facts
-        tasks = {None: "not seen to run", True: "in the host's process", False: "in processes of their own"}
-        how = {None: "", True: ", forked", False: ", in new interpreters"}[
-            None if facts.tasks_in_host else facts.forked
-        ]
+        found, calibration = self.discovery, self.calibration
         return [
-            f"executor: {self.settings.executor} ({known.distribution or 'no distribution'}), "
-            f"adapter {known.family}, tasks {tasks[facts.tasks_in_host]}{how}",
-            f"calibration: fork {calibration.fork_s * 1e3:.1f} ms, interpreter "
+            f"executor: {self.settings.executor} ({found.distribution or _origin(self.settings.executor)}), "
+            f"adapter {found.family}",
+            f"tasks: {_tasks(found)}",
+            f"machine speed: fork {calibration.fork_s * 1e3:.1f} ms, new interpreter "
             f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
             f"--conformance-seed={self.seed}",
         ]
 
     def report(self, complete: bool) -> Report:
-        """What was found so far."""
+        """The report on what was found so far."""
         found = dict(self.findings)
         judged = {
-            rule_id: known_failures.in_the_light_of(self.settings.known_failures, rule_id, finding)
-            for rule_id, finding in judging.VerdictStore(self.directory).all().items()
+            rule_id: known_failures.apply_known_failures(self.settings.known_failures, rule_id, finding)
+            for rule_id, finding in VerdictStore(self.directory).all().items()
         }
         blockers = {finding.blocked_by for finding in found.values()}
         while blockers:  # the reader needs to see them, whether they were selected or not
@@ -309,8 +327,8 @@ class ConformanceSession:
             blockers = {finding.blocked_by for finding in found.values()} & judged.keys() - found.keys()
         return Report(
             target=self.settings.executor,
-            adapter=self.acquaintance.family,
-            distribution=self.acquaintance.distribution,
+            adapter=self.discovery.family,
+            distribution=self.discovery.distribution,
             options=self.settings.options,
             machine={
                 "python": platform.python_version(),
@@ -321,7 +339,8 @@ class ConformanceSession:
             level=self.settings.level,
             findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
             complete=complete,
-            replaces=adapters()[self.acquaintance.family].replaces,
+            tasks=self.discovery.facts.location,
+            stubs=adapters()[self.discovery.family].stubs,
         )
 
     @pytest.hookimpl(tryfirst=True)
@@ -331,7 +350,7 @@ class ConformanceSession:
         complete = exitstatus in _COMPLETE
         report = self.report(complete)
         for path in self.settings.reports:
-            # an executor may have put anything into its messages
+            # messages may contain anything that an executor put there
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](report))
         self._write_replays(report)
@@ -344,12 +363,14 @@ class ConformanceSession:
         if self.settings.replay is not None:
             return
         for rule, finding in report.findings:
-            if replays.is_replayable(finding):
+            trace = replays.trace_of(finding)
+            if trace is not None:
                 with contextlib.suppress(OSError):  # where nothing can be written, the seed repeats it
                     replays.write(
                         str(self.config.invocation_params.dir),
                         rule,
-                        finding,
+                        trace,
+                        finding.actual,
                         executor=self.settings.executor,
                         options=self.settings.options_as_given,
                         adapter=self.settings.adapter or "",
@@ -357,7 +378,23 @@ class ConformanceSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if not self.config.option.collectonly and not self._refused:
-            terminal.summarise(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
+            terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
         self._clean()
+
+
+def _origin(spec: str) -> str:
+    module = spec.partition(":")[0].partition(".")[0]
+    return "standard library" if module in sys.stdlib_module_names else "not from an installed package"
+
+
+def _tasks(discovery: Discovery) -> str:
+    facts = discovery.facts
+    if facts.location is TaskLocation.LOCAL_PROCESSES:
+        return f"run in separate processes ({'fork' if facts.forked else 'new interpreters'})"
+    return {
+        TaskLocation.HOST: "run in the scheduler's process",
+        TaskLocation.ELSEWHERE: "run outside the scheduler's process tree",
+        TaskLocation.UNKNOWN: "not known" if facts.first_task_s else "none ran",
+    }[facts.location]

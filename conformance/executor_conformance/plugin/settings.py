@@ -1,4 +1,4 @@
-"""What the user asked for: command line first, then the ini file, checked before anything is run."""
+"""What the user asked for: the command line, then the ini file, checked before anything is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from executor_conformance.plugin import LEVELS, PROGRAMS, replays
+from executor_conformance.harness.context import DEFAULT_PROGRAMS
+from executor_conformance.plugin import LEVELS, replays
 from executor_conformance.plugin.known_failures import KnownFailure
 from executor_conformance.plugin.known_failures import read as read_known_failures
 from executor_conformance.report import WRITERS, html_format
@@ -30,7 +31,7 @@ _DEFAULT_TIME_LIMIT_S = 240.0
 class Settings:
     """The checked options of a run.
 
-    :raises pytest.UsageError: (from :meth:`read`) naming the option, the value seen and what is possible.
+    :raises pytest.UsageError: (from :meth:`read`) names the option, the value and what is allowed.
     """
 
     executor: str
@@ -50,7 +51,7 @@ class Settings:
         option = config.option
         _check_selection(option.keyword)
         if option.executor == "":
-            raise pytest.UsageError("--executor='' names nothing: give it as module:Class")
+            raise pytest.UsageError("--executor='' is empty; use module:Class")
         replay = None if option.replay is None else replays.read(option.replay)
         executor = option.executor or config.getini("executor")
         options = [*config.getini("executor_options"), *(option.executor_option or [])]
@@ -59,8 +60,8 @@ class Settings:
             executor, options = replay.executor, [*replay.options, *(option.executor_option or [])]
             adapter = option.executor_adapter or replay.adapter or None
             if not executor:
-                raise pytest.UsageError(f"--replay={replay.path!r} names no executor: add --executor")
-        # As for pytest's own, what an ini file says of paths is relative to where it is.
+                raise pytest.UsageError(f"--replay={replay.path!r} does not name an executor; add --executor")
+        # As for pytest's own keys, paths in an ini file are relative to it.
         folder = config.inipath.parent if config.inipath else config.rootpath
         reports = option.conformance_report or [
             str(folder / path) for path in config.getini("conformance_report")
@@ -83,7 +84,7 @@ class Settings:
         )
 
     def as_arguments(self) -> list[str]:
-        """The command-line words that name the same executor again."""
+        """The command-line arguments that name the same executor again."""
         words = [f"--executor={self.executor}"]
         if self.adapter:
             words.append(f"--executor-adapter={self.adapter}")
@@ -92,7 +93,7 @@ class Settings:
 
 
 def _check_selection(expression: str) -> None:
-    """Refuse a ``-k`` that has a rule in it which does not exist: it would select too little, silently."""
+    """Reject a ``-k`` that names a rule which does not exist: it would silently select too little."""
     for word in re.findall(rf"(?:{'|'.join(CHAPTERS)})\.[\w.-]+", expression):
         if not any(word in rule_id for rule_id in catalogue()):
             try:
@@ -108,11 +109,11 @@ def _options(lines: list[str]) -> dict[str, Any]:
         key, text = key.strip(), text.strip()
         if not equals or not key.isidentifier():
             raise pytest.UsageError(
-                f"--executor-option={line!r} is not of the form KEY=VALUE, with KEY the name of an argument"
+                f"--executor-option={line!r} is not of the form KEY=VALUE (KEY is the name of an argument)"
             )
         if key == "parallelism":
             raise pytest.UsageError(
-                f"--executor-option={line!r}: parallelism is chosen by each rule, so it cannot be an option"
+                f"--executor-option={line!r}: parallelism cannot be an option, because each rule chooses it"
             )
         try:
             options[key] = tomllib.loads(f"value = {text}")["value"]
@@ -122,7 +123,7 @@ def _options(lines: list[str]) -> dict[str, Any]:
                 options[key] = text
                 continue
             raise pytest.UsageError(
-                f"--executor-option={line!r}: {text!r} is not a TOML value ({error}); a string needs quotes, "
+                f"--executor-option={line!r}: {text!r} is not a TOML value ({error}); quote a string, "
                 f"""as in --executor-option='{key}="{text}"'"""
             ) from None
     return options
@@ -140,16 +141,15 @@ def _report(path: str) -> str:
     suffix = os.path.splitext(path)[1]
     if suffix not in WRITERS:
         raise pytest.UsageError(
-            f"--conformance-report={path!r}: the suffix decides the format, and {suffix!r} is none of "
-            f"{', '.join(WRITERS)}"
+            f"--conformance-report={path!r}: unknown suffix {suffix!r}; supported: {', '.join(WRITERS)}"
         )
     if suffix == ".html" and (remedy := html_format.missing_requirement()):
-        raise pytest.UsageError(f"--conformance-report={path!r}: HTML needs one more package: {remedy}")
+        raise pytest.UsageError(f"--conformance-report={path!r}: HTML reports need Jinja2: {remedy}")
     path = os.path.abspath(path)
     if not os.path.isdir(os.path.dirname(path)):
-        raise pytest.UsageError(f"--conformance-report: there is no directory {os.path.dirname(path)!r}")
+        raise pytest.UsageError(f"--conformance-report: directory {os.path.dirname(path)!r} does not exist")
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
-        raise pytest.UsageError(f"--conformance-report: {path!r} cannot be written")
+        raise pytest.UsageError(f"--conformance-report: {path!r} is not writable")
     return path
 
 
@@ -161,7 +161,7 @@ def _seconds(text: str | None) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise pytest.UsageError(f"--conformance-time-limit={text!r} is not a number of seconds above 0")
+        raise pytest.UsageError(f"--conformance-time-limit={text!r} is not a positive number of seconds")
     return seconds
 
 
@@ -169,12 +169,14 @@ def _number(option: str, text: str | None) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"\d{1,18}", text):
-        raise pytest.UsageError(f"{option}={text!r} is not a whole number from 0 up")
+        raise pytest.UsageError(f"{option}={text!r} is not a non-negative whole number")
     return int(text)
 
 
 def _programs(text: str | None) -> int:
     number = _number("--conformance-programs", text)
     if number == 0:
-        raise pytest.UsageError("--conformance-programs='0' would judge nothing; leave out the rules with -k")
-    return PROGRAMS if number is None else number
+        raise pytest.UsageError(
+            "--conformance-programs='0' would check nothing; deselect the rules with -k instead"
+        )
+    return DEFAULT_PROGRAMS if number is None else number

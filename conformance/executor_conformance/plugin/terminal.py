@@ -1,4 +1,4 @@
-"""What the user reads: a screen at the end, and the long form of each failure with ``--tb=short``."""
+"""What the user reads: the summary at the end, and the long form of each failure with ``--tb=short``."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import shlex
 import pytest
 
 from executor_conformance.plugin import replays
+from executor_conformance.plugin.explain import plain
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import Report
 from executor_conformance.rules import CHAPTERS, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
-_SHOWN = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
-#: Shown where there are any.
-_RARE = (Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS)
-_LABEL = "  {:<9}"
+_COLUMNS = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
+#: Shown only if there are any.
+_RARE_COLUMNS = (Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS)
+_LABEL = "  {:<14}"
 _EVIDENCE_LINES = 14
 
 
-def repeat_command(rule: Rule, finding: Finding, settings: Settings) -> str:
+def reproduce_command(rule: Rule, finding: Finding, settings: Settings) -> str:
     """The command that judges this rule again."""
     if settings.replay is not None:
         return shlex.join(["pytest", *settings.as_arguments(), f"--replay={settings.replay.path}"])
-    if replays.is_replayable(finding):
+    if replays.trace_of(finding) is not None:
         return shlex.join(["pytest", f"--replay={replays.path_for(rule)}"])
     return shlex.join(["pytest", *settings.as_arguments(), "-k", rule.id])
 
 
 def explained(rule: Rule, finding: Finding, settings: Settings) -> str:
-    """A failure in full: promise, what was awaited and seen, likely causes, evidence."""
-    lines = [f"{rule.id} ({rule.level}): {rule.statement}", *_core(rule, finding, settings)]
+    """A failure in full: the rule, what was expected and happened, likely causes, evidence."""
+    lines = [f"{rule.id} ({rule.level}): {plain(rule.statement)}", *_core(rule, finding, settings)]
     if finding.evidence:
         lines += ["", finding.evidence]
     return "\n".join(lines)
 
 
-def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Settings) -> None:
-    """The last screen: each failure, a row a chapter, the verdict."""
+def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Settings) -> None:
+    """The last screen: each failure, one row per chapter, the verdict."""
     reporter.section("executor conformance", bold=True)
-    failures = [(r, f) for r, f in report.findings if f.verdict is Verdict.FAILED]
+    failures = [(rule, finding) for rule, finding in report.findings if finding.verdict is Verdict.FAILED]
     for rule, finding in failures:
         reporter.write_line(f"FAILED {rule.id} ({rule.level})", red=True, bold=True)
         for line in _core(rule, finding, settings):
@@ -47,8 +48,8 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         if finding.evidence and (reporter.verbosity > 0 or "stacks:" in finding.evidence):
             for line in _digest(finding.evidence, reporter.verbosity > 0):
                 reporter.write_line(f"    {line}")
-    for replaced in report.replaces:
-        reporter.write_line(f"REPLACED {replaced}", yellow=True)
+    for stub in report.stubs:
+        reporter.write_line(f"STUBBED {stub}", yellow=True)
     for rule, finding in report.findings:
         if finding.verdict is Verdict.UNEXPECTED_PASS:
             reporter.write_line(f"UNEXPECTED PASS {rule.id} ({rule.level}): {finding.message}", red=True)
@@ -56,23 +57,19 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             reporter.write_line(f"KNOWN FAILURE {rule.id} ({rule.level}): {finding.known}", yellow=True)
         if finding.verdict is Verdict.INCONCLUSIVE:
             reporter.write_line(f"INCONCLUSIVE {rule.id} ({rule.level}): {finding.message}", yellow=True)
-    blocked: dict[str, int] = {}
-    for _, finding in report.findings:
+    blocked: dict[str, list[str]] = {}
+    for rule, finding in report.findings:
         if finding.verdict is Verdict.BLOCKED:
-            blocked[finding.blocked_by] = blocked.get(finding.blocked_by, 0) + 1
-    for blocker, count in blocked.items():
-        reporter.write_line(f"BLOCKED {count} by {blocker}", yellow=True)
-    if failures or blocked or report.replaces:
+            blocked.setdefault(finding.blocked_by, []).append(rule.id)
+    for blocker, rules in blocked.items():
+        noun, them = ("rule", "it") if len(rules) == 1 else ("rules", "them")
+        hint = "" if reporter.verbosity > 0 else f" (-v lists {them})"
+        reporter.write_line(f"{len(rules)} {noun} not checked because {blocker} failed{hint}", yellow=True)
+        for rule_id in rules if reporter.verbosity > 0 else ():
+            reporter.write_line(f"    {rule_id}")
+    if failures or blocked or report.stubs:
         reporter.write_line("")
-    total = report.count()
-    columns = [*_SHOWN, *(verdict for verdict in _RARE if total[verdict])]
-    heads = [str(verdict).replace("_", " ") for verdict in columns]
-    reporter.write_line(f"{'chapter':<12}" + "".join(f"{head:>16}" for head in heads))
-    for chapter in CHAPTERS:
-        counts = report.count(chapter=chapter)
-        if any(counts.values()):
-            row = f"{chapter:<12}" + "".join(f"{counts[verdict] or '.':>16}" for verdict in columns)
-            reporter.write_line(row, red=bool(counts[Verdict.FAILED]))
+    _table(reporter, report)
     if reporter.verbosity > 0:
         for rule, finding in report.findings:
             if finding.verdict is Verdict.NOT_APPLICABLE:
@@ -80,16 +77,31 @@ def summarise(reporter: pytest.TerminalReporter, report: Report, settings: Setti
     _verdict(reporter, report)
 
 
+def _table(reporter: pytest.TerminalReporter, report: Report) -> None:
+    total = report.count()
+    columns = [*_COLUMNS, *(verdict for verdict in _RARE_COLUMNS if total[verdict])]
+    heads = [str(verdict).replace("_", " ") for verdict in columns]
+    first = max(map(len, CHAPTERS))
+    reporter.write_line("  ".join(["chapter".ljust(first), *heads]))
+    for chapter in CHAPTERS.values():
+        counts = report.count(chapter=chapter)
+        if any(counts.values()):
+            cells = [
+                str(counts[verdict] or ".").rjust(len(head))
+                for verdict, head in zip(columns, heads, strict=True)
+            ]
+            row = "  ".join([chapter.name.ljust(first), *cells])
+            reporter.write_line(row, red=bool(counts[Verdict.FAILED]))
+
+
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     word = "conformant" if report.conformant else "NOT conformant"
     counts = report.count()
-    tail = (
-        ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rule was judged"
-    )
+    tail = ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rules ran"
     if report.green and not report.conformant:
-        tail += "; every failure is a known one"
+        tail += "; all failures that count are listed as known"
     if not report.complete:
-        tail += "; the run was broken off"
+        tail += "; the run was interrupted"
     reporter.write_line(
         f"{report.target} is {word} at level {report.level}: {tail}",
         bold=True,
@@ -99,13 +111,28 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
 
 
 def _core(rule: Rule, finding: Finding, settings: Settings) -> list[str]:
-    lines = [_LABEL.format("awaited") + finding.awaited, _LABEL.format("seen") + finding.seen]
-    lines += [f"    {line}" for line in finding.measurements.get("timeline", ())]
-    if finding.after:
-        lines.append(_LABEL.format("after") + finding.after)
-    lines.append(_LABEL.format("likely") + "; ".join(rule.causes))
-    lines.append(_LABEL.format("repeat") + repeat_command(rule, finding, settings))
+    lines = [
+        _LABEL.format("expected") + plain(finding.expected),
+        _LABEL.format("actual") + plain(finding.actual),
+    ]
+    lines += [f"    {line}" for line in (finding.trace.timeline if finding.trace else ())]
+    if finding.calls:
+        lines.append(_LABEL.format("calls") + finding.calls)
+    lines.append(_LABEL.format("likely cause") + plain("; ".join(rule.causes)))
+    lines.append(_LABEL.format("reproduce") + reproduce_command(rule, finding, settings))
     return lines
+
+
+#: Frames of the suite, of pytest and of pytest-xdist, which a short digest of evidence leaves out.
+_OWN_FRAMES = (
+    "/_pytest/",
+    "/pluggy/",
+    "executor_conformance/",
+    "/xdist/",
+    "/execnet/",
+    "/bin/pytest",
+    "Extension modules:",
+)
 
 
 def _digest(evidence: str, whole: bool) -> list[str]:
@@ -113,20 +140,4 @@ def _digest(evidence: str, whole: bool) -> list[str]:
     lines = [line for line in evidence.splitlines() if line.strip()]
     if whole:
         return lines
-    lines = [
-        line
-        for line in lines
-        if not any(
-            part in line
-            for part in (
-                "/_pytest/",
-                "/pluggy/",
-                "executor_conformance/",
-                "/xdist/",
-                "/execnet/",
-                "/bin/pytest",
-                "Extension modules:",
-            )
-        )
-    ]
-    return lines[:_EVIDENCE_LINES]
+    return [line for line in lines if not any(part in line for part in _OWN_FRAMES)][:_EVIDENCE_LINES]

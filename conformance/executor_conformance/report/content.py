@@ -1,4 +1,4 @@
-"""What a report says, whatever its format."""
+"""The content of a report, whatever its format."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from executor_conformance.rules import Level, Rule
+from executor_conformance.requirements import TaskLocation
+from executor_conformance.rules import Chapter, Level, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
-#: Verdicts that say something about the executor's behaviour; the others say why nothing was judged.
+#: Verdicts about the executor's behaviour; the others explain why there is none.
 JUDGED = frozenset({Verdict.PASSED, Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS})
-#: Verdicts that an executor which is called conformant may not have at the asked level.
+#: Verdicts that a conformant executor has on no rule of the asked level.
 AGAINST = frozenset({Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE})
 
 
@@ -21,8 +22,9 @@ class Report:
     """One run of the suite on one executor.
 
     :param level: what counts for ``conformant``: ``must`` or ``should``.
-    :param replaces: what the adapter put something else in the place of.
-    :param complete: the run was not broken off.
+    :param complete: the run was not interrupted.
+    :param stubs: what the adapter replaced by a stub.
+    :param tasks: where the first task was seen to run.
     """
 
     target: str
@@ -33,11 +35,12 @@ class Report:
     level: str
     findings: tuple[tuple[Rule, Finding], ...]
     complete: bool = True
-    replaces: tuple[str, ...] = ()
+    stubs: tuple[str, ...] = ()
+    tasks: TaskLocation = TaskLocation.UNKNOWN
 
     @property
     def conformant(self) -> bool:
-        """At least one rule was judged, and none of the level speaks against the executor."""
+        """At least one rule was judged, and no rule of the level counts against the executor."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
         judged = any(finding.verdict in JUDGED for _, finding in self.findings)
         against = any(finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted)
@@ -45,7 +48,7 @@ class Report:
 
     @property
     def green(self) -> bool:
-        """What the exit status says: conformant but for known failures, and each of those still fails."""
+        """Whether the exit status is 0: conformant except for known failures, each of which still fails."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
         judged = any(finding.verdict in JUDGED for _, finding in self.findings)
         against = any(
@@ -55,8 +58,8 @@ class Report:
         )
         return self.complete and judged and not against
 
-    def count(self, level: Level | None = None, chapter: str | None = None) -> dict[Verdict, int]:
-        """How often each verdict was given."""
+    def count(self, level: Level | None = None, chapter: Chapter | None = None) -> dict[Verdict, int]:
+        """The number of rules with each verdict."""
         counts = dict.fromkeys(Verdict, 0)
         for rule, finding in self.findings:
             if (level is None or rule.level is level) and (chapter is None or rule.chapter == chapter):
@@ -73,24 +76,32 @@ class Report:
                 "adapter": self.adapter,
                 "distribution": self.distribution,
                 "options": dict(self.options),
-                **({"replaces": list(self.replaces)} if self.replaces else {}),
+                "tasks": self.tasks.value,
+                **({"stubs": list(self.stubs)} if self.stubs else {}),
             },
             "machine": dict(self.machine),
             "conformant": self.conformant,
+            "complete": self.complete,
             "summary": {
                 level.value: {verdict.value: count for verdict, count in self.count(level).items()}
                 for level in Level
             },
-            "rules": [
-                {
-                    "id": rule.id,
-                    "chapter": rule.chapter,
-                    "level": rule.level.value,
-                    "verdict": finding.verdict.value,
-                    "message": finding.message,
-                    "duration_s": finding.duration_s,
-                    "measurements": dict(finding.measurements),
-                }
-                for rule, finding in self.findings
-            ],
+            "rules": [_rule_as_dict(rule, finding) for rule, finding in self.findings],
         }
+
+
+def _rule_as_dict(rule: Rule, finding: Finding) -> dict[str, Any]:
+    trace = finding.trace
+    return {
+        "id": rule.id,
+        "chapter": rule.chapter.name,
+        "level": rule.level.value,
+        "needs": [need.value for need in rule.needs],
+        "verdict": finding.verdict.value,
+        "message": finding.message,
+        "duration_s": finding.duration_s,
+        "measurements": dict(finding.measurements),
+        **({"timeline": list(trace.timeline), "program": dict(trace.program)} if trace else {}),
+        **({"left_behind": list(finding.left_behind)} if finding.left_behind else {}),
+        **({"survivors": list(finding.survivors)} if finding.survivors else {}),
+    }

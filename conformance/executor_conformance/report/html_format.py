@@ -28,7 +28,9 @@ def write(report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     chapters = [
-        (chapter, counts) for chapter in CHAPTERS if any((counts := report.count(chapter=chapter)).values())
+        (chapter.name, counts)
+        for chapter in CHAPTERS.values()
+        if any((counts := report.count(chapter=chapter)).values())
     ]
     return environment.get_template("report.html").render(
         report=report, chapters=chapters, verdicts=list(Verdict), machine=report.machine

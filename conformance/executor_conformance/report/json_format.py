@@ -1,4 +1,4 @@
-"""The report as JSON; ``schema-v1.json`` beside this file describes it."""
+"""The report as JSON, described by ``schema-v1.json`` in this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write(report: Report) -> str:
 
 
 def _finite(data: Any) -> Any:
-    """The same with text instead of the numbers that JSON does not have."""
+    """The same, with strings for the numbers that JSON does not have."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):

@@ -20,15 +20,17 @@ def write(report: Report) -> str:
         f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
         f"{machine['cpus']} CPUs.",
         "",
-        *(f"- Replaced: {_escaped(replaced)}." for replaced in report.replaces),
-        *([""] if report.replaces else []),
+        *(f"- Stubbed: {_escaped(stub)}." for stub in report.stubs),
+        *([""] if report.stubs else []),
         "| chapter | " + " | ".join(str(verdict).replace("_", " ") for verdict in Verdict) + " |",
         "|---|" + "---:|" * len(Verdict),
     ]
-    for chapter in CHAPTERS:
+    for chapter in CHAPTERS.values():
         counts = report.count(chapter=chapter)
         if any(counts.values()):
-            lines.append(f"| {chapter} | " + " | ".join(str(counts[verdict]) for verdict in Verdict) + " |")
+            lines.append(
+                f"| {chapter.name} | " + " | ".join(str(counts[verdict]) for verdict in Verdict) + " |"
+            )
     for heading, wanted in _SECTIONS.items():
         found = [(rule, finding) for rule, finding in report.findings if finding.verdict in wanted]
         if found:
@@ -46,7 +48,7 @@ _SECTIONS = {
 }
 
 
-#: An underscore within a word is left as it is, by every reader of Markdown.
+#: Every Markdown renderer leaves an underscore within a word as it is.
 _SPECIAL = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 
 

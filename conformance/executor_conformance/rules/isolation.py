@@ -1,7 +1,8 @@
-"""What one task does, the next does not see; what belongs to the executor or its host, a task does not get.
+"""Tasks do not affect each other, and do not inherit what belongs to the executor or its host.
 
-An argv command has a process of its own, so for it there is no exception.  Callables may share a worker by
-design, as in ``concurrent.futures``: where that is seen by their pid, what cannot hold there does not apply.
+An argv command has a process of its own, so these rules apply to it without exception.  Callables may share a
+worker by design, as in ``concurrent.futures``.  Where their pids show that they do, rules that shared workers
+cannot keep are not applicable.
 """
 
 from __future__ import annotations
@@ -17,36 +18,37 @@ import termios
 from collections.abc import Callable
 
 from executor_conformance.contract import SUCCESS
-from executor_conformance.driving import Capability
 from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
-from executor_conformance.harness.trial import Subject, Trial, expect
-from executor_conformance.probe import HOST_HANDLER
+from executor_conformance.harness.subject import Subject
+from executor_conformance.harness.trial import Trial
+from executor_conformance.probes.task import HOST_HANDLER
+from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
-from executor_conformance.verdicts import NotApplicable
+from executor_conformance.verdicts import NotApplicable, expect
 
-_KINDS = ("interface.command-kinds-tell-the-truth",)
-_PROGRAMS = (*_KINDS, "interface.passes-arguments-unchanged", "states.every-exit-status-tells")
-_SHARED = "its tasks share a worker by design, as was seen by their pid"
+_KINDS = ("interface.command-kinds-are-accurate",)
+_PROGRAMS = (*_KINDS, "interface.argv-is-passed-unchanged", "states.exit-status-decides-the-outcome")
+_SHARED_WORKER = "tasks share a worker by design (same pid)"
 
 
 def _forms(subject: Subject) -> list[tuple[str, Callable[[Probe], None]]]:
-    """The kinds of command that it takes, and how each is submitted."""
+    """The kinds of command that the executor takes, and how each is submitted."""
     forms: list[tuple[str, Callable[[Probe], None]]] = []
     if subject.can(Capability.ARGV):
         forms.append(("argv", subject.submit))
     if subject.can(Capability.CALLABLE):
         forms.append(("callable", subject.submit_callable))
-    return forms or [("in the only form it has", subject.submit)]
+    return forms or [("the executor's only kind of task", subject.submit)]
 
 
-# -- what one task changes, the next does not see ------------------------------------------------------------
+# -- no leaks from one task to the next ----------------------------------------------------------------------
 
 
-def _expect_no_trace(trial: Trial, *aspects: tuple[str, str]) -> None:
-    """After a task that changed it, the tasks that follow find it unchanged.
+def _expect_no_leak(trial: Trial, *aspects: tuple[str, str]) -> None:
+    """Let a task change some state of its process, and check that the next tasks do not see the change.
 
-    :param aspects: what is changed, as the probe and as a message calls it.
+    :param aspects: what is changed, by its name in the probe and in messages.
     """
     judged = False
     subject = trial.started(parallelism=1)
@@ -68,133 +70,137 @@ def _expect_no_trace(trial: Trial, *aspects: tuple[str, str]) -> None:
                 continue
             expect(
                 not any("marked" in run.notes for run in seen),
-                awaited=f"{what} that one task ({form}) changed to be unchanged for the next",
-                seen=f"the next found it changed; its process was {seen[-1].pid}, and {culprit.runs[0].pid} "
-                "that of the task which changed it",
+                expected=f"{what} that a task ({form}) changed to be unchanged in the next task",
+                actual=f"the change was visible; the task ran in process {culprit.runs[0].pid}, "
+                f"the next one in process {seen[-1].pid}",
             )
     if not judged:
-        raise NotApplicable(_SHARED)
+        raise NotApplicable(_SHARED_WORKER)
 
 
 @must(after=_KINDS)
-def the_environment_is_each_tasks_own(trial: Trial) -> None:
-    """What a task sets in its environment, the tasks after it do not see.
+def environment_does_not_leak_between_tasks(trial: Trial) -> None:
+    """Environment variables that a task sets are not visible to later tasks.
 
-    Why: credentials and connection settings travel there; the next task is another team's.
-    Likely causes: tasks run in the worker's own process and its environment is not restored; what a task
-    needs is set in the worker instead of in the child.
+    Why: they hold credentials and connection settings, and the next task may belong to another team.
+    Likely causes: tasks that run in the worker's own process, whose environment is not restored; variables
+    for a task that are set in the worker instead of in the child.
     Origin: dask/distributed#6749; 4teamwork/opengever.core#3759.
     """
-    _expect_no_trace(trial, ("environment", "a variable of the environment"))
+    _expect_no_leak(trial, ("environment", "an environment variable"))
 
 
 @must(after=_KINDS)
-def the_working_directory_is_each_tasks_own(trial: Trial) -> None:
-    """When a task changes its working directory, the tasks after it do not start there.
+def working_directory_does_not_leak_between_tasks(trial: Trial) -> None:
+    """A task that changes its working directory does not change it for later tasks.
 
-    Why: relative paths, and the modules that ``python -m`` finds, depend on it.
-    Likely causes: tasks run in the worker's own process; the worker changes its directory for a task and
-    never goes back.
-    Origin: nipy/nipype#2368; POSIX chdir(2), which is for the whole process.
+    Why: relative paths, and the modules that ``python -m`` finds, depend on the working directory.
+    Likely causes: tasks that run in the worker's own process; a worker that changes its directory for a task
+    and does not change it back.
+    Origin: nipy/nipype#2368; POSIX chdir(2), which affects the whole process.
     """
-    _expect_no_trace(trial, ("directory", "the working directory"))
+    _expect_no_leak(trial, ("directory", "the working directory"))
 
 
 @must(after=_KINDS)
-def the_umask_is_each_tasks_own(trial: Trial) -> None:
-    """When a task changes its umask, the tasks after it do not have it.
+def umask_does_not_leak_between_tasks(trial: Trial) -> None:
+    """A task that changes its umask does not change it for later tasks.
 
-    Why: files appear that nobody else, or everybody, can read.
-    Likely causes: tasks run in the worker's own process; the umask of one task's configuration is set in the
-    worker.
-    Origin: POSIX umask(2), which is for the whole process.
+    Why: later tasks create files that only their owner, or everyone, can read.
+    Likely causes: tasks that run in the worker's own process; a umask from the configuration of one task that
+    is set in the worker.
+    Origin: POSIX umask(2), which affects the whole process.
     """
-    _expect_no_trace(trial, ("umask", "the umask"))
+    _expect_no_leak(trial, ("umask", "the umask"))
 
 
 @must(after=_KINDS)
-def resource_limits_are_each_tasks_own(trial: Trial) -> None:
-    """When a task limits its own resources, the tasks after it are not limited.
+def resource_limits_do_not_leak_between_tasks(trial: Trial) -> None:
+    """A task that lowers its own resource limits does not lower those of later tasks.
 
-    Why: a limit that suits one task kills the next, and what was lowered can often not be raised again.
-    Likely causes: tasks run in the worker's own process; limits are set in the worker, not in the child.
-    Origin: POSIX setrlimit(2), which is for the whole process.
+    Why: a limit that suits one task kills the next, and a lowered limit often cannot be raised again.
+    Likely causes: tasks that run in the worker's own process; limits that are set in the worker instead of in
+    the child.
+    Origin: POSIX setrlimit(2), which affects the whole process.
     """
-    _expect_no_trace(trial, ("limits", "a resource limit"))
+    _expect_no_leak(trial, ("limits", "a resource limit"))
 
 
 @must(after=_KINDS)
-def signal_settings_are_each_tasks_own(trial: Trial) -> None:
-    """When a task blocks or ignores signals, the tasks after it do not.
+def signal_settings_do_not_leak_between_tasks(trial: Trial) -> None:
+    """Signals that a task blocks or ignores are neither blocked nor ignored in later tasks.
 
-    Why: a task that cannot be interrupted survives every polite way to stop it.
-    Likely causes: tasks run in the worker's own process, and neither handlers nor mask are restored; the mask
-    of the thread that forks is inherited.
-    Origin: ralphlange/procServ#48; POSIX sigprocmask(2), which is inherited over fork and exec.
+    Why: a task that ignores SIGINT and SIGTERM can be stopped only with SIGKILL.
+    Likely causes: tasks that run in the worker's own process, whose handlers and signal mask are not
+    restored; a signal mask that is inherited from the thread that forks.
+    Origin: ralphlange/procServ#48; POSIX sigprocmask(2), which is inherited across fork and exec.
     """
-    _expect_no_trace(trial, ("signals", "a signal's mask or handler"))
+    _expect_no_leak(trial, ("signals", "a signal mask or handler"))
 
 
 @must(after=_KINDS)
-def modules_are_each_tasks_own(trial: Trial) -> None:
-    """What a task changes in a module or in ``sys.path``, the tasks after it do not see.
+def module_changes_do_not_leak_between_tasks(trial: Trial) -> None:
+    """Changes that a task makes to a module or to ``sys.path`` are not visible to later tasks.
 
-    Why: a patched library, a cached client or another version first on the path changes what others do.
-    Likely causes: tasks run in the worker's own interpreter, one after the other; ``sys.path`` is extended
-    for a task and not restored.
-    Origin: apache/airflow's move from a new interpreter to a fork for each task, which kept tasks apart.
+    Why: a patched library, a cached client or another version first on the path changes how other tasks
+    behave.
+    Likely causes: tasks that run in the worker's own interpreter, one after the other; a ``sys.path`` that is
+    extended for a task and not restored.
+    Origin: apache/airflow's move from a new interpreter to a fork for each task, which kept tasks isolated.
     """
-    _expect_no_trace(trial, ("modules", "an attribute of a module"), ("path", "sys.path"))
+    _expect_no_leak(trial, ("modules", "an attribute of a module"), ("path", "sys.path"))
 
 
-# -- what belongs to the executor, a task does not get -------------------------------------------------------
+# -- no leaks from the executor or its host to a task --------------------------------------------------------
 
-_WRITE_WHAT_IT_HAS = """\
+#: Writes its file descriptors and signal settings to a file.
+_INSPECT_ITSELF = """\
 import json, os, sys
-have = {}
+descriptors = {}
 for name in os.listdir("/proc/self/fd"):
     try:
-        have[name] = os.readlink("/proc/self/fd/" + name)
+        descriptors[name] = os.readlink("/proc/self/fd/" + name)
     except OSError:
         pass
 with open("/proc/self/status") as file:
     status = dict(line.split(":", 1) for line in file)
 with open(sys.argv[1] + ".new", "w") as file:
-    json.dump({"descriptors": have, "ignored": status["SigIgn"], "blocked": status["SigBlk"]}, file)
+    json.dump({"descriptors": descriptors, "ignored": status["SigIgn"], "blocked": status["SigBlk"]}, file)
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 """
 
 
-def _what_a_program_has(trial: Trial, subject: Subject) -> dict[str, object]:
-    """Descriptors and signals of an executed program (not of Python code in a forked child)."""
-    path = os.path.join(trial.scratch, "what-it-has")
-    program = trial.program(sys.executable, "-I", "-S", "-c", _WRITE_WHAT_IT_HAS, path)
+def _inspect_program(trial: Trial, subject: Subject) -> dict[str, object]:
+    """Descriptors and signal settings of an executed program (not of Python code in a forked child)."""
+    path = os.path.join(trial.scratch, "inspected")
+    program = trial.program(sys.executable, "-I", "-S", "-c", _INSPECT_ITSELF, path)
     subject.run(program)
     subject.expect_outcome(program, SUCCESS, "a program")
     expect(
         os.path.exists(path),
-        awaited="a program to have run when its 'success' was reported",
-        seen="it has not written its file yet",
+        expected="a program to have run before it is reported 'success'",
+        actual="it had not written its file yet",
     )
     with open(path) as file:
-        has: dict[str, object] = json.load(file)
-    return has
+        found: dict[str, object] = json.load(file)
+    return found
 
 
 @must(needs=(Capability.ARGV,), after=_PROGRAMS)
-def a_program_gets_no_descriptor_of_the_executor(trial: Trial) -> None:
-    """An executed program has its three standard streams, and none of the executor's files, pipes or sockets.
+def programs_inherit_no_executor_file_descriptors(trial: Trial) -> None:
+    """An executed program inherits only its three standard streams, and none of the executor's files, pipes
+    or sockets.
 
-    Why: a daemon that it leaves would hold the pipe whose end the executor waits for, and a task could read
-    or answer for others.
-    Likely causes: descriptors are made inheritable for a worker, and the worker's programs inherit them;
-    ``close_fds=False``; dup2() without O_CLOEXEC.
+    Why: a daemon that the program leaves behind would keep open a pipe on which the executor waits, and a
+    task could read or send messages of other tasks.
+    Likely causes: descriptors that were made inheritable for a worker, and that its programs inherit as well;
+    ``close_fds=False``; ``dup2()`` without O_CLOEXEC.
     Origin: apache/airflow#44263; apache/airflow#51180; supercollider/supercollider#5897.
     """
-    before = set(_links_of_descriptors().values())  # what the host was given by whoever started it
+    before = set(_links_of_descriptors().values())  # inherited by the host itself
     subject = trial.started(parallelism=1)
-    subject.run(trial.probe())  # so that what comes with the first task is there
-    descriptors = _what_a_program_has(trial, subject)["descriptors"]
+    subject.run(trial.probe())  # some executors open files with the first task
+    descriptors = _inspect_program(trial, subject)["descriptors"]
     assert isinstance(descriptors, dict)
     foreign = {
         number: link
@@ -203,9 +209,9 @@ def a_program_gets_no_descriptor_of_the_executor(trial: Trial) -> None:
     }
     expect(
         not foreign,
-        awaited="a program with its standard streams and nothing else",
-        seen=f"{len(foreign)} more: "
-        + ", ".join(f"{number} is {link}" for number, link in sorted(foreign.items())[:4]),
+        expected="a program to inherit its three standard streams and no other file descriptor",
+        actual=f"it inherited {len(foreign)} more: "
+        + ", ".join(f"{number} -> {link}" for number, link in sorted(foreign.items())[:4]),
     )
 
 
@@ -218,66 +224,76 @@ def _links_of_descriptors() -> dict[str, str]:
 
 
 @must(after=_PROGRAMS)
-def a_task_can_be_interrupted(trial: Trial) -> None:
+def sigint_and_sigterm_work_in_tasks(trial: Trial) -> None:
     """A task starts with SIGINT and SIGTERM neither ignored nor blocked.
 
-    Why: what is ignored stays so over fork and exec: no polite way to stop it, or its children, works.
-    Likely causes: workers ignore SIGINT, so that Ctrl-C leaves them alone, and start the task like that;
-    signals are blocked around the fork and never unblocked in the child.
+    Why: ignored signals stay ignored across fork and exec, so the task and its children can be stopped only
+    with SIGKILL.
+    Likely causes: workers that ignore SIGINT so that Ctrl-C does not stop them, and whose tasks inherit that;
+    signals that are blocked around the fork and never unblocked in the child.
     Origin: treeverse/dvc#2271; ralphlange/procServ#48; Airflow's LocalExecutor has its workers ignore SIGINT.
     """
     judged = False
     subject = trial.started(parallelism=1)
     if subject.can(Capability.ARGV):
         judged = True
-        has = _what_a_program_has(trial, subject)
+        found = _inspect_program(trial, subject)
         for how in ("ignored", "blocked"):
-            numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if int(str(has[how]), 16) >> n - 1 & 1]
+            numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if int(str(found[how]), 16) >> n - 1 & 1]
             expect(
                 not numbers,
-                awaited="a program with default SIGINT and SIGTERM",
-                seen=f"{', '.join(n.name for n in numbers)} {how}",
+                expected="a program to start with SIGINT and SIGTERM neither ignored nor blocked",
+                actual=f"{' and '.join(n.name for n in numbers)} {how}",
             )
     judged |= _expect_no_note(
-        trial, subject, "signals", "with default SIGINT and SIGTERM", lambda note: "host" not in note
+        trial,
+        subject,
+        "signals",
+        "to start with SIGINT and SIGTERM neither ignored nor blocked",
+        lambda note: "host" not in note,
     )
     if not judged:
-        raise NotApplicable(_SHARED)
+        raise NotApplicable(_SHARED_WORKER)
 
 
 @should(
     needs=(Capability.ARGV,),
-    after=(*_PROGRAMS, "interface.runs-other-programs-as-they-stand"),
+    after=(*_PROGRAMS, "interface.arbitrary-programs-run-as-given"),
 )
-def a_program_dies_of_a_closed_pipe(trial: Trial) -> None:
-    """An executed program starts with SIGPIPE not ignored, so it ends when nobody reads what it writes.
+def programs_start_with_default_sigpipe(trial: Trial) -> None:
+    """An executed program starts with the default action for SIGPIPE, so it ends when its output is no longer
+    read.
 
-    Why: ``vmstat 5 | head -n 1`` never ends, and other pipelines fill their task's log with errors.
-    Likely causes: Python ignores SIGPIPE, and what is ignored stays so over ``os.execvp()`` and
-    ``os.posix_spawn()``; ``restore_signals=False``.
+    Why: ``vmstat 5 | head -n 1`` never ends, and other pipelines fill the log of their task with errors.
+    Likely causes: ``os.execvp()`` or ``os.posix_spawn()`` without a reset of SIGPIPE, which Python ignores;
+    ``restore_signals=False``.
     Origin: ansible/ansible#44813 (a pipeline that hangs); apenwarr/redo#13.
     """
     path = os.path.join(trial.scratch, "status")
-    # no Python, which ignores it itself
+    # not a Python program: Python itself ignores SIGPIPE
     program = trial.program("cp", "/proc/self/status", path)
     subject = trial.started(parallelism=1)
     subject.run(program)
     subject.expect_outcome(program, SUCCESS, "cp /proc/self/status ...")
-    expect(os.path.exists(path), awaited="the program to have made its copy", seen="there is none")
+    expect(os.path.exists(path), expected="cp to have written its copy", actual="there is no copy")
     with open(path) as file:
         status = dict(line.split(":", 1) for line in file)
     for how, field in (("ignored", "SigIgn"), ("blocked", "SigBlk")):
         expect(
             not int(status[field], 16) >> (signal.SIGPIPE - 1) & 1,
-            awaited="a program with a default SIGPIPE",
-            seen=f"SIGPIPE {how}",
+            expected="a program to start with SIGPIPE neither ignored nor blocked",
+            actual=f"SIGPIPE {how}",
         )
 
 
 def _expect_no_note(
-    trial: Trial, subject: Subject, step: str, awaited: str, counts: Callable[[str], object]
+    trial: Trial, subject: Subject, step: str, promise: str, is_violation: Callable[[str], object]
 ) -> bool:
-    """No task of those that have a process of their own notes what ``counts``; whether there was one."""
+    """Check that no task with a process of its own recorded a violation; whether there was such a task.
+
+    :param step: the step of the probe that records notes.
+    :param promise: what the task is expected to do, for messages.
+    """
     judged = False
     for form, submit in _forms(subject):
         first, second = trial.probes(2, step)
@@ -288,28 +304,35 @@ def _expect_no_note(
         if form != "argv" and len({run.pid for run in runs}) < len(runs):
             continue
         judged = True
-        notes = [note for run in runs for note in run.notes if counts(note)]
-        expect(not notes, awaited=f"a task ({form}) {awaited}", seen=", ".join(dict.fromkeys(notes)))
+        notes = [note for run in runs for note in run.notes if is_violation(note)]
+        expect(
+            not notes,
+            expected=f"a task ({form}) {promise}",
+            actual=", ".join(dict.fromkeys(note.strip() for note in notes)),
+        )
     return judged
 
 
-@should(after=("isolation.a-task-can-be-interrupted",))
-def the_hosts_signal_handlers_are_not_the_tasks(trial: Trial) -> None:
-    """A task does not run the host's handlers when it is sent SIGINT or SIGTERM.
+@should(needs=(Observation.LOCAL_PROCESSES,), after=("isolation.sigint-and-sigterm-work-in-tasks",))
+def tasks_do_not_inherit_host_signal_handlers(trial: Trial) -> None:
+    """A task does not run the host's handlers for SIGINT and SIGTERM.
 
-    Why: the scheduler's handler ends the scheduler: in a task it runs the scheduler's clean-up a second time.
-    Likely causes: the child is forked and nothing resets its handlers; only workers reset theirs, and tasks
+    Why: the handler of a scheduler shuts the scheduler down; in a task it runs that clean-up a second time.
+    Likely causes: a forked child whose handlers are not reset; workers that reset their handlers, while tasks
     are forked elsewhere.
     Origin: apache/airflow#18989; apache/airflow#14085.
     """
-    trial.need_processes()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _host_handler)
     subject = trial.started(parallelism=1)
     if not _expect_no_note(
-        trial, subject, "signals", "without the host's handlers", lambda note: "host" in note
+        trial,
+        subject,
+        "signals",
+        "not to inherit the scheduler's signal handlers",
+        lambda note: "host" in note,
     ):
-        raise NotApplicable(_SHARED)
+        raise NotApplicable(_SHARED_WORKER)
 
 
 def _host_handler(number: int, frame: object) -> None:
@@ -319,49 +342,49 @@ def _host_handler(number: int, frame: object) -> None:
 _host_handler.__name__ = HOST_HANDLER
 
 
-@should(after=_KINDS)
-def a_task_does_not_read_the_hosts_input(trial: Trial) -> None:
-    """What stands in the host's standard input is not for the tasks.
+@should(needs=(Observation.LOCAL_PROCESSES,), after=_KINDS)
+def tasks_do_not_read_host_stdin(trial: Trial) -> None:
+    """Tasks do not read the host's standard input.
 
-    Why: a task that reads takes what was typed for the scheduler, or waits for a person who is not there.
-    Likely causes: the child inherits standard input; it is replaced in Python only, not as a descriptor.
+    Why: a task that reads takes input meant for the scheduler, or waits for a person who is not there.
+    Likely causes: a child that inherits standard input; a ``sys.stdin`` that is replaced while descriptor 0
+    is not.
     Origin: Airflow's LocalExecutor of 2.x runs commands with the scheduler's standard input.
     """
-    trial.need_processes()
     reader, writer = os.pipe()
-    os.write(writer, b"typed for the host\n" * 100)
+    os.write(writer, b"this line was meant for the scheduler\n" * 100)
     os.dup2(reader, 0)
     subject = trial.started(parallelism=1)
-    if not _expect_no_note(trial, subject, "stdin", "that finds nothing of the host's to read", bool):
-        raise NotApplicable(_SHARED)
+    if not _expect_no_note(trial, subject, "stdin", "to have an empty stdin, not the scheduler's", bool):
+        raise NotApplicable(_SHARED_WORKER)
 
 
-@should(after=_KINDS)
-def a_task_does_not_have_the_hosts_terminal(trial: Trial) -> None:
-    """A host that was started from a terminal keeps it to itself.
+@should(needs=(Observation.LOCAL_PROCESSES,), after=_KINDS)
+def tasks_do_not_inherit_host_terminal(trial: Trial) -> None:
+    """A task has no access to the terminal from which the host was started.
 
-    Why: Ctrl-C for the scheduler interrupts all tasks as well, and a task can ask for a password there.
-    Likely causes: the task has no session of its own (setsid, start_new_session); only its standard streams
-    are taken from the terminal.
+    Why: otherwise Ctrl-C for the scheduler interrupts all tasks as well, and a task can ask for a password on
+    the terminal.
+    Likely causes: a task without a session of its own (``setsid``, ``start_new_session``); standard streams
+    that are redirected while the controlling terminal stays.
     Origin: credentials(7): signals of a terminal go to its foreground process group.
     """
-    trial.need_processes()
 
     def judge() -> None:
         _take_a_terminal()
         subject = trial.started(parallelism=1)
         if not _expect_no_note(
-            trial, subject, "terminal", "without the host's terminal", lambda note: note != "none"
+            trial, subject, "terminal", "to have no controlling terminal", lambda note: note != "none"
         ):
-            raise NotApplicable(_SHARED)
+            raise NotApplicable(_SHARED_WORKER)
 
-    trial.in_another_host(judge)
+    trial.host.in_another_host(judge)
 
 
 def _take_a_terminal() -> None:
-    """Have a terminal control this process and what it forks.
+    """Make a new terminal the controlling terminal of this process and its children.
 
-    :raises NotApplicable: the machine does not offer one.
+    :raises NotApplicable: this machine does not allow that.
     """
     try:
         os.setsid()
@@ -369,4 +392,4 @@ def _take_a_terminal() -> None:
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
         os.close(os.open("/dev/tty", os.O_RDWR))
     except OSError as error:
-        raise NotApplicable(f"no terminal can be made here: {error}") from None
+        raise NotApplicable(f"no controlling terminal can be opened: {error}") from None

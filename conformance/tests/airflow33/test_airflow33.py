@@ -1,6 +1,6 @@
-"""The suite on Airflow 3.3.2's own LocalExecutor: its known defects are named, what works there passes.
+"""Tests of the suite on the LocalExecutor of Airflow 3.3.2: known defects fail, everything else passes.
 
-Selected in the ``airflow33`` environment of tox only: Airflow is large, and a run takes minutes.
+They run only in the ``airflow33`` environment of tox, because Airflow is large and a run takes minutes.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Any
 
 import pytest
 
-#: Rule -> what a reader of ``airflow/executors/local_executor.py`` (3.3.2) finds.
+#: The id of a rule -> the cause of its failure in ``airflow/executors/local_executor.py`` (3.3.2).
 KNOWN_DEFECTS = {
-    "parallelism.slots-are-true-to-the-journal": "running is never filled, so every slot is always available",
-    "lifecycle.end-before-start-is-harmless": "end() uses what start() makes",
+    "parallelism.slot-counts-are-accurate": "running is never filled, so every slot is always available",
+    "lifecycle.end-before-start-is-harmless": "end() uses objects that start() creates",
     "lifecycle.end-twice-is-harmless": "end() uses processes that it has closed",
-    "shutdown.accepted-work-is-finished": "end() drops what is still queued, without an event",
-    "shutdown.terminate-stops-what-runs": "terminate() is empty",
-    "shutdown.nothing-outlives-a-killed-host": "workers wait on a queue that they hold open themselves",
-    "states.a-key-in-flight-never-runs-twice-at-once": "nothing remembers what is in flight",
-    "shutdown.interpreter-exit-does-not-hang": "workers that are no daemons are joined at exit",
-    "faults.a-killed-worker-fails-its-task": "a worker's exit status is looked at by nobody",
-    "faults.an-idle-worker-may-die": "a worker that waits holds the lock of the shared queue",
-    "faults.a-killed-workers-task-is-stopped": "the task is a child that does not notice its worker's death",
-    "faults.a-backlog-never-blocks-the-host": "workloads are put into a pipe by the host itself",
+    "shutdown.end-finishes-queued-tasks": "end() drops queued tasks without an event",
+    "shutdown.terminate-kills-running-tasks": "terminate() is empty",
+    "shutdown.no-process-outlives-a-killed-host": "workers wait on a queue that they hold open themselves",
+    "states.no-concurrent-runs-of-one-key": "the keys in flight are not stored",
+    "shutdown.interpreter-exit-does-not-hang": "workers are not daemons, so they are joined at exit",
+    "faults.a-killed-worker-fails-its-task": "the exit status of a worker is never checked",
+    "faults.survives-the-death-of-an-idle-worker": "an idle worker holds the lock of the shared queue",
+    "faults.no-task-outlives-its-killed-worker": "the task does not notice that its worker has died",
+    "faults.a-large-backlog-does-not-block-submit": "the host itself writes workloads to a pipe",
 }
 
-#: What works there and has to be seen to work.
-KEPT_PROMISES = {
+#: Rules that have to pass.
+PASSING_RULES = {
     "lifecycle.runs-a-task",
     "states.an-exception-is-a-failure",
     "states.exactly-one-terminal-event",
-    "states.a-burst-loses-nothing",
-    "parallelism.never-more-than-n",
-    "parallelism.n-is-reached",
-    "parallelism.negative-is-refused",
-    "shutdown.every-worker-exits",
-    "faults.the-other-tasks-go-on",
-    "memory.copy-on-write-is-kept",
-    "queued_time.the-first-instruction-comes-soon",
-    "faults.a-flood-of-output-stalls-nothing",
+    "states.a-burst-is-reported-completely",
+    "parallelism.at-most-n-tasks-run-at-once",
+    "parallelism.n-tasks-run-at-once",
+    "parallelism.negative-is-rejected",
+    "shutdown.end-leaves-no-worker",
+    "faults.other-tasks-survive-a-worker-death",
+    "memory.copy-on-write-survives-garbage-collection",
+    "queued_time.median-queued-time-is-within-budget",
+    "faults.large-output-does-not-block-the-task",
 }
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    assert metadata.version("apache-airflow") == "3.3.2", "the defects are those of this version"
+    assert metadata.version("apache-airflow") == "3.3.2", "KNOWN_DEFECTS are those of this version"
     folder = tmp_path_factory.mktemp("airflow33")
     path = folder / "report.json"
     done = subprocess.run(
@@ -73,8 +73,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         Path(keep).write_text(done.stdout, encoding="utf-8")
     assert path.exists(), done.stdout
     assert done.returncode == 1, done.stdout
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return told
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +82,20 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     return {rule["id"]: rule["verdict"] for rule in report["rules"]}
 
 
-def test_it_is_driven_by_the_adapter_for_airflow_3(report: dict[str, Any]) -> None:
+def test_adapter_is_the_one_for_airflow_3(report: dict[str, Any]) -> None:
     assert report["executor"]["adapter"] == "airflow3"
     assert report["conformant"] is False
 
 
 @pytest.mark.parametrize("rule_id", KNOWN_DEFECTS)
-def test_a_known_defect_is_named(verdicts: dict[str, str], rule_id: str) -> None:
+def test_known_defect_fails_its_rule(verdicts: dict[str, str], rule_id: str) -> None:
     assert verdicts[rule_id] == "failed", KNOWN_DEFECTS[rule_id]
 
 
-@pytest.mark.parametrize("rule_id", sorted(KEPT_PROMISES))
-def test_what_works_is_not_called_broken(verdicts: dict[str, str], rule_id: str) -> None:
+@pytest.mark.parametrize("rule_id", sorted(PASSING_RULES))
+def test_rule_passes(verdicts: dict[str, str], rule_id: str) -> None:
     assert verdicts[rule_id] == "passed"
 
 
-def test_every_rule_has_a_verdict(verdicts: dict[str, str]) -> None:
+def test_no_rule_is_inconclusive(verdicts: dict[str, str]) -> None:
     assert [rule_id for rule_id, verdict in verdicts.items() if verdict == "inconclusive"] == []

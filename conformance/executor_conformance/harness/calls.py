@@ -1,0 +1,95 @@
+"""Calls of the executor: each under a deadline, and in the record that messages show."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.verdicts import Blocked, Broken, FailureMode, Judgement
+
+Result = TypeVar("Result")
+
+_STEPS_SHOWN = 4
+
+
+class Raised(Broken):
+    """A call of the executor raised."""
+
+    failure_mode = FailureMode.RAISED
+
+    def __init__(self, call: str, error: BaseException) -> None:
+        super().__init__(
+            expected=f"{call} to return",
+            actual=f"it raised {describe_error(error)}",
+            evidence="".join(traceback.format_exception(error)),
+        )
+        self.error = error
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and the text of an exception, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "<its str() fails>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Calls:
+    """Makes calls of the executor, and remembers the last few.
+
+    :param hung: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    """
+
+    def __init__(self, blackboard: Blackboard, hung: Mapping[str, str]) -> None:
+        self._blackboard = blackboard
+        self._hung = hung
+        self._steps: list[tuple[str, int]] = []  # the last few, with how often in a row
+
+    def make(
+        self,
+        kind: str,
+        function: Callable[[], Result],
+        *,
+        allowance_s: float,
+        name: str = "",
+        silent: bool = False,
+    ) -> Result:
+        """Make one call under a deadline.
+
+        :param kind: the call of the contract; repeated hangs are counted under it.
+        :param allowance_s: seconds after which the warden calls it a hang.
+        :param name: what the executor's family calls it; by default ``kind``.
+        :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
+        :raises Raised: the call raised.
+        :raises Blocked: this call has hung repeatedly before.
+        """
+        name = name or str(kind)
+        if not silent:
+            self._note(name)
+        if kind in self._hung:
+            raise Blocked(self._hung[kind], f"{name} has hung repeatedly")
+        self._blackboard.enter(
+            str(kind), name=name, history=self.history, allowance_s=allowance_s, pid=os.getpid()
+        )
+        try:
+            return function()
+        except Judgement:
+            raise
+        except BaseException as error:
+            raise Raised(name, error) from None
+        finally:
+            self._blackboard.leave()
+
+    def _note(self, step: str) -> None:
+        count = self._steps.pop()[1] if self._steps and self._steps[-1][0] == step else 0
+        self._steps.append((step, count + 1))
+        del self._steps[:-_STEPS_SHOWN]
+
+    @property
+    def history(self) -> str:
+        """The last calls, for messages: ``start(), submit() x3``."""
+        return ", ".join(f"{step} x{count}" if count > 1 else step for step, count in self._steps)

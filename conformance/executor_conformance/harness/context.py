@@ -1,0 +1,64 @@
+"""What all rules of a run share: the target, what is known of it, and what the user chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.target import Target
+from executor_conformance.requirements import TaskLocation
+
+#: Random programs per rule of chapter ``model``, unless ``--conformance-programs`` says otherwise.
+DEFAULT_PROGRAMS = 60
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen of the executor before the first rule.
+
+    :param location: where the first task ran.
+    :param first_task_s: seconds from the first submission to its event.
+    :param import_s: seconds that importing the target took.
+    :param forked: the first task inherited the host's memory; ``None``: not known.
+    :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
+    """
+
+    location: TaskLocation = TaskLocation.UNKNOWN
+    first_task_s: float = 0.0
+    import_s: float = 0.0
+    forked: bool | None = None
+    fork_s: float = 0.0
+
+    @property
+    def tasks_in_host(self) -> bool:
+        """Whether tasks run in the process that holds the executor, as threads or coroutines do."""
+        return self.location is TaskLocation.HOST
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Everything that a rule of this run may depend on, except its own scratch directory.
+
+    :param hung_calls: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    :param seed: of everything random.
+    :param programs: how many random programs a rule may perform.
+    :param replay: a program to perform instead of random ones.
+    :param build: the user's hook that builds executors; ``None``: the target is called.
+    :param dispose: the user's hook that releases an executor after its rule.
+    """
+
+    target: Target
+    budgets: Budgets
+    facts: Facts = field(default_factory=Facts)
+    hung_calls: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    programs: int = DEFAULT_PROGRAMS
+    replay: Mapping[str, Any] | None = None
+    build: Callable[[Target, dict[str, Any]], Any] | None = None
+    dispose: Callable[[Any], None] | None = None
+
+    def construct(self, arguments: dict[str, Any]) -> Any:
+        """A new executor."""
+        return self.target.make(**arguments) if self.build is None else self.build(self.target, arguments)

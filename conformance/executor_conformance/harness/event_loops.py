@@ -1,0 +1,57 @@
+"""The event loops of this process and the objects on them, found through the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def running_loops() -> int:
+    """Number of event loops that run in this process, in any thread."""
+    return sum(loop.is_running() for loop in _loops())
+
+
+def open_loops() -> int:
+    """Number of event loops of this process that are not closed."""
+    gc.collect()
+    return sum(not loop.is_closed() for loop in _loops())
+
+
+def objects_on_loops() -> int:
+    """Number of tasks, futures and coroutines."""
+    gc.collect()
+    return sum(issubclass(type(thing), (asyncio.Future, types.CoroutineType)) for thing in gc.get_objects())
+
+
+def _loops() -> Iterator[asyncio.AbstractEventLoop]:
+    # Not isinstance(): it reads __class__, which raises on some objects.
+    return (thing for thing in gc.get_objects() if issubclass(type(thing), asyncio.AbstractEventLoop))
+
+
+@contextmanager
+def logs_and_warnings() -> Iterator[list[str]]:
+    """The texts that are logged or warned about meanwhile, in any thread."""
+    texts: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(self.format(record))
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        texts.append(str(message))
+
+    listener = Listener()
+    root = logging.getLogger()
+    root.addHandler(listener)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        try:
+            yield texts
+        finally:
+            root.removeHandler(listener)

@@ -1,0 +1,39 @@
+"""A host in a new interpreter that runs a task and exits without calling ``end()``.
+
+Started as ``python -m executor_conformance.harness.exit_without_end`` with its order, as JSON, on standard
+input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.context import Facts, RunContext
+from executor_conformance.harness.target import import_target
+from executor_conformance.harness.trial import Trial
+
+
+def main() -> None:
+    """Import the target, run one task, say so, and return; the rest is up to the executor."""
+    order = json.load(sys.stdin)
+    sys.path[:] = order["path"]
+    context = RunContext(
+        import_target(order["spec"], order["family"], order["options"], order["scratch"]),
+        Budgets(**order["budgets"]),
+        Facts(first_task_s=order["first_task_s"]),
+    )
+    trial = Trial(context, blackboard=Blackboard(), scratch=order["scratch"], warden=os.getpid())
+    subject = trial.started()
+    subject.run(trial.probe())
+    with open(order["ready"], "w"):
+        pass
+    # the executor is still referred to when the interpreter exits, as in a scheduler that has crashed
+    globals()["kept"] = (subject, trial)
+
+
+if __name__ == "__main__":
+    main()

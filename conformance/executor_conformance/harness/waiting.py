@@ -1,0 +1,160 @@
+"""Waiting: for something to happen, at most as long as the machine and the executor deserve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from executor_conformance.harness.calibration import Budgets, fork_here_s, interpreter_here_s, processor_share
+from executor_conformance.harness.context import Facts
+from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.verdicts import Broken, Stalled
+
+SHORTEST_NAP_S = 0.0005
+_LONGEST_NAP_S = 0.004
+#: The longest nap after a condition that itself takes long to check.
+_LONGEST_COSTLY_NAP_S = 0.02
+#: A wait is extended, once, where the machine has become slower by more than the first factor since its
+#: calibration; by the slowdown, at most by the second factor.
+_SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
+#: How many forks and interpreter starts are timed for a median.
+_FORKS, _INTERPRETERS = 7, 3
+
+
+def _never() -> bool:
+    return False
+
+
+class Waiting:
+    """Waits by calibrated budgets; every wait ends as soon as its condition holds."""
+
+    def __init__(self, budgets: Budgets, facts: Facts) -> None:
+        self.budgets = budgets
+        self.facts = facts
+
+    def require(
+        self,
+        condition: Callable[[], object],
+        *,
+        expected: str,
+        actual: Callable[[], str],
+        pump: Callable[[], object] | None = None,
+        budget_s: float | None = None,
+        stalled: bool = False,
+    ) -> None:
+        """Wait until ``condition`` holds.
+
+        :param pump: called in each round, as a scheduler does.
+        :param budget_s: seconds; by default the arrival budget.
+        :param stalled: the rule does not check this, it only needs it on its way.
+        :raises Broken: it did not hold in time.
+        """
+        budget = self.budgets.arrival_s if budget_s is None else budget_s
+        if not self._wait(condition, pump, budget):
+            raise (Stalled if stalled else Broken)(
+                expected=f"{expected} within {budget:.1f} s", actual=actual()
+            )
+
+    def wait_for(
+        self,
+        condition: Callable[[], object],
+        *,
+        pump: Callable[[], object] | None = None,
+        budget_s: float | None = None,
+    ) -> bool:
+        """Like :meth:`require`, but returns whether the condition held in time."""
+        return self._wait(condition, pump, self.budgets.arrival_s if budget_s is None else budget_s)
+
+    def quiet(self, pump: Callable[[], object] | None = None, budget_s: float | None = None) -> None:
+        """Wait for a short while in which something would happen if it were going to."""
+        self._wait(_never, pump, self.budgets.quiet_s if budget_s is None else budget_s)
+
+    async def wait_for_on_loop(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None = None
+    ) -> bool:
+        """:meth:`wait_for`, for a rule that itself runs on an event loop, which stays free meanwhile."""
+        try:
+            for nap in self._naps(condition, pump, self.budgets.arrival_s):
+                await asyncio.sleep(nap)
+        except TimeoutError:
+            return False
+        return True
+
+    def _wait(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
+    ) -> bool:
+        try:
+            for nap in self._naps(condition, pump, budget_s):
+                sleep(nap)
+        except TimeoutError:
+            return False
+        return True
+
+    def _naps(
+        self, condition: Callable[[], object], pump: Callable[[], object] | None, budget_s: float
+    ) -> Iterator[float]:
+        """The naps to take, in seconds, until the condition holds.
+
+        :raises TimeoutError: it does not hold in time.
+        """
+        began = monotonic()
+        nap = SHORTEST_NAP_S
+        rounds = 0.0
+        extended = False
+        while True:
+            if pump is not None:
+                pump()
+            looked = monotonic()
+            if condition():
+                return
+            # Both the clock and the number of looks must be used up: on a starved machine this process gets
+            # few looks, and so does the executor.
+            if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
+                # The budget is for the machine as it was when it was calibrated.
+                slowdown = 1.0 if extended or condition is _never else self.slowdown()
+                if slowdown < _SLOWDOWN_THAT_COUNTS:
+                    raise TimeoutError
+                extended = True
+                budget_s *= min(slowdown, _LARGEST_EXTENSION)
+            # A condition that inspects all processes and files must not keep a processor busy.
+            costly_nap = min(3 * (monotonic() - looked), _LONGEST_COSTLY_NAP_S)
+            taken = max(nap, costly_nap)
+            yield taken
+            rounds += max(taken / _LONGEST_NAP_S, 1.0)
+            nap = min(nap * 1.5, _LONGEST_NAP_S)
+
+    def slowdown(self) -> float:
+        """How many times slower than at its calibration this machine is now.
+
+        The least of three looks, because a slow moment does not make a slow machine.
+        """
+        return min(self._slowdown_of_this_moment() for _ in range(3))
+
+    def _slowdown_of_this_moment(self) -> float:
+        slowdown = processor_share() / self.budgets.scale
+        if self.facts.fork_s:
+            slowdown = max(slowdown, (fork_here_s() or 0.0) / self._usual_fork_here_s)
+        return slowdown
+
+    @cached_property
+    def _usual_fork_here_s(self) -> float:
+        # Forks of the host only: pytest is larger, and compared with its forks a machine that has become
+        # slower would not stand out.
+        return _unless_in_a_slow_moment(self.facts.fork_s, fork_here_s(_FORKS))
+
+    @cached_property
+    def fork_s(self) -> float:
+        """What a fork of the host costs on this machine, in seconds."""
+        calibrated = max(self.facts.fork_s, self.budgets.fork_s)
+        return _unless_in_a_slow_moment(calibrated, fork_here_s(_FORKS))
+
+    @cached_property
+    def interpreter_s(self) -> float:
+        """What a new interpreter costs on this machine, in seconds."""
+        return _unless_in_a_slow_moment(self.budgets.interpreter_s, interpreter_here_s(_INTERPRETERS))
+
+
+def _unless_in_a_slow_moment(calibrated_s: float, now_s: float | None) -> float:
+    """A calibration that was taken in a slow moment would excuse everything that comes later."""
+    return now_s if now_s and calibrated_s > _SLOWDOWN_THAT_COUNTS * now_s else calibrated_s

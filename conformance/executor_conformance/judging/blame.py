@@ -1,0 +1,281 @@
+"""Which rule is to blame for a failure: one fault, one failure.
+
+A fault shows in many rules.  A rule that needs a task to end fails where no event ever comes, whatever it is
+about.  So a failure is the verdict on its own rule only if no more basic rule explains it; otherwise the rule
+is *blocked* by that one.  This module decides, from data alone.  It runs nothing and stores nothing: it is
+given the finding, and looks at findings on other rules that
+:class:`~executor_conformance.judging.judge.Judge` has fetched.  It answers with the next step: ask for the
+finding on a suspect, judge the rule again, or a verdict.
+
+**Before a rule is run**, each rule that it comes ``after`` is looked up.  If one of them failed, the rule is
+blocked at once.  The gateways come before every other rule.
+
+**After it has failed**, its *suspects* are asked one by one, and the first that failed takes the blame:
+
+1. the rule that a random program has found broken, if a program found the failure;
+2. the rules that it comes after;
+3. :data:`FALLBACK_BLOCKER`;
+4. the *owners* of the way in which it failed.  A failure mode (a call raised, a call hung, nothing came) can
+   happen in any rule; its owners are the rules that are about just this, the most basic one first;
+5. in chapters that trust events, the rules about what an event means.
+
+**Two rules can suspect each other.**  A failure is *provisional* until its own suspects have been asked.  Of
+two provisional failures the one whose rule owns what went wrong is named; if that does not decide, the first
+in the specification.  No process waits for a provisional finding of a rule that stands before one which it
+has not decided itself, so no two processes wait for each other (:meth:`Judge._settled`).
+
+**A call that hangs only now and then** fails whatever rule has the bad luck.  :data:`INTERMITTENT_HANG_RULE`
+provokes such a hang each time.  Where it failed, a rule that met the hang is judged again; only one that
+hangs each time is blocked or, where the call is what its chapter is about, has failed.
+
+What has to stay in sync: the ids in the tables are rules (a test checks it), owners and gateways are ``must``
+rules, and no ``must`` rule comes after a ``should`` rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from executor_conformance.contract import Call
+from executor_conformance.rules.catalogue import Rule
+from executor_conformance.verdicts import FailureMode, Finding, Verdict
+
+#: Its failure explains why no event came: gateways that only look at events are blocked by it.
+FIRST_TASK_RULE = "lifecycle.runs-a-task"
+
+#: Its failure explains anything else that goes wrong, but there is still something left to judge.
+FALLBACK_BLOCKER = "interface.every-required-method-exists"
+
+#: Finds, each time, a hang that other rules meet now and then.
+INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
+
+#: A call that never returns is the failure of the rule which says that it does; the most basic one first.
+OWNERS_OF_CALLS: Mapping[str, tuple[str, ...]] = {
+    Call.CONSTRUCTOR: ("interface.constructor-accepts-parallelism",),
+    Call.START: (FIRST_TASK_RULE,),
+    Call.EXECUTE_ASYNC: (FIRST_TASK_RULE,),
+    Call.GET_EVENT_BUFFER: ("lifecycle.idle-sync-is-harmless",),
+    Call.SYNC: ("lifecycle.idle-sync-is-harmless", "states.sync-does-not-block"),
+    Call.END: ("shutdown.end-leaves-no-worker", INTERMITTENT_HANG_RULE),
+    Call.TERMINATE: ("shutdown.terminate-kills-running-tasks",),
+}
+
+#: What can go wrong in any rule -> the rules that are about just this, the most basic one first.
+OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
+    FailureMode.RAISED: (
+        FIRST_TASK_RULE,
+        "lifecycle.idle-sync-is-harmless",
+        "states.an-exception-is-a-failure",
+        "lifecycle.two-executors-coexist-in-one-process",
+        "faults.sync-survives-a-worker-death",
+    ),
+    FailureMode.DIED: (
+        FIRST_TASK_RULE,
+        "parallelism.at-most-n-tasks-run-at-once",
+        "shutdown.no-zombie-is-left",
+    ),
+    FailureMode.STALLED: (
+        FIRST_TASK_RULE,
+        "states.an-exception-is-a-failure",
+        "states.exactly-one-terminal-event",
+        "parallelism.n-tasks-run-at-once",
+        "lifecycle.two-executors-coexist-in-one-process",
+        "parallelism.failed-tasks-release-their-slots",
+        "parallelism.no-slot-is-idle-while-tasks-wait",
+        "asynchrony.blocking-commands-do-not-block-the-loop",
+    ),
+    FailureMode.MISREPORTED: (
+        "states.no-terminal-event-before-the-task-ends",
+        "states.an-exception-is-a-failure",
+    ),
+    FailureMode.MISCOUNTED: ("states.exactly-one-terminal-event",),
+}
+
+#: What an event means; chapters that trust events rely on all of it.
+MEANING_OF_EVENTS = (
+    "states.exactly-one-terminal-event",
+    "states.no-terminal-event-before-the-task-ends",
+    "states.an-event-is-returned-once",
+    "states.a-result-belongs-to-its-task",
+    "states.death-by-signal-is-a-failure",
+)
+
+Lookup = Callable[[str], Finding | None]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The finding on this rule is needed."""
+
+    rule_id: str
+
+
+@dataclass(frozen=True)
+class JudgeAgain:
+    """The failure may be the bad luck of one try."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The finding stands as it is given here."""
+
+    finding: Finding
+
+
+Step = Ask | JudgeAgain | Decided
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Decides, on a catalogue of rules in the order of the specification."""
+
+    rules: Mapping[str, Rule]
+    _before: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {rule_id: place for place, rule_id in enumerate(self.rules)}
+
+    def place(self, rule_id: str) -> int:
+        """Where a rule stands in the specification."""
+        return self._places[rule_id]
+
+    # -- before a rule is run --------------------------------------------------------------------------------
+
+    def blocker(self, rule: Rule, lookup: Lookup) -> str | None:
+        """The rule that blocks this one before it is run, of those that are known to have failed."""
+        for before in rule.after:
+            known = lookup(before)
+            if known is None or known.verdict is not Verdict.FAILED:
+                continue
+            if not (known.provisional and self._is_about(rule.id, before, known)):
+                return before
+        return None
+
+    # -- after it has failed ---------------------------------------------------------------------------------
+
+    def first_word(self, rule: Rule, finding: Finding) -> Finding:
+        """What others may know of a finding before its suspects have been asked."""
+        if self._yields(rule, finding):
+            return blocked_by(FIRST_TASK_RULE, finding)
+        return finding
+
+    def next_step(self, rule: Rule, finding: Finding, lookup: Lookup, *, hangs_always: bool = False) -> Step:
+        """How to go on with a failure.
+
+        :param lookup: the findings that were asked for so far; ``None`` for others.
+        :param hangs_always: the rule was judged again, and hung each time.
+        """
+        yields = self._yields(rule, finding)
+        for suspect in self.suspects(rule, finding):
+            owned = self._is_about(suspect, rule.id, finding)
+            if rule.id in self._all_before(suspect) and not owned and not yields:
+                continue
+            other = lookup(suspect)
+            if other is None:
+                return Ask(suspect)
+            if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
+                # It could not be judged itself; what kept it from that explains this failure as well.
+                suspect = other.blocked_by
+                other = lookup(suspect)
+                if other is None:
+                    return Ask(suspect)
+            if other.provisional and not yields:
+                owns = self._is_about(rule.id, suspect, other)
+                if owns > owned or (owns == owned and self.place(suspect) > self.place(rule.id)):
+                    continue
+            if other.verdict is not Verdict.FAILED:
+                continue
+            if suspect == INTERMITTENT_HANG_RULE:
+                if not hangs_always:
+                    return JudgeAgain()
+                if rule.chapter.about_end:
+                    continue
+            return Decided(blocked_by(suspect, finding))
+        return Decided(finding)
+
+    def suspects(self, rule: Rule, finding: Finding) -> tuple[str, ...]:
+        """The rules which, if they failed, explain this failure."""
+        found = (finding.trace.rule,) if finding.trace and finding.trace.rule else ()
+        meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events else ()
+        suspects = dict.fromkeys(
+            (*found, *rule.after, FALLBACK_BLOCKER, *self.owners(rule.id, finding), *meaning)
+        )
+        return tuple(suspect for suspect in suspects if suspect != rule.id)
+
+    def owners(self, rule_id: str, finding: Finding) -> tuple[str, ...]:
+        """The rules about this failure mode that are more basic in it than ``rule_id``."""
+        rule = self.rules[rule_id]
+        if rule.gateway and not rule.events_only:  # nothing is more basic
+            return ()
+        owners: tuple[str, ...] = ()
+        if finding.failure_mode is FailureMode.HUNG:
+            owners = OWNERS_OF_CALLS.get(finding.hung_call, ())
+        elif finding.failure_mode is not None:
+            owners = OWNERS_OF_MODES[finding.failure_mode]
+        return owners[: owners.index(rule_id)] if rule_id in owners else owners
+
+    def may_hang_by_chance(self, rule: Rule, finding: Finding) -> bool:
+        """Whether the most basic rule about a call met a hang that the intermittent-hang rule would find.
+
+        Every rule about that call would be blocked by its bad luck, the intermittent-hang rule among them.
+        """
+        owners = OWNERS_OF_CALLS.get(finding.hung_call, ())
+        return (
+            finding.failure_mode is FailureMode.HUNG
+            and INTERMITTENT_HANG_RULE in owners
+            and rule.id == owners[0]
+        )
+
+    def _is_about(self, owner: str, rule_id: str, finding: Finding) -> bool:
+        """Whether the rule ``owner`` is about just that call of the executor which failed ``rule_id``."""
+        return finding.failure_mode in (FailureMode.RAISED, FailureMode.HUNG) and owner in self.owners(
+            rule_id, finding
+        )
+
+    @staticmethod
+    def _yields(rule: Rule, finding: Finding) -> bool:
+        """Whether it only looks at events, and failed without one to look at."""
+        return finding.verdict is Verdict.FAILED and finding.failure_mode is not None and rule.events_only
+
+    def _all_before(self, rule_id: str) -> frozenset[str]:
+        """The rules that ``rule_id`` comes after, directly or not."""
+        if rule_id not in self._before:
+            found: set[str] = set()
+            left = [rule_id]
+            while left:
+                for before in self.rules[left.pop()].after:
+                    if before not in found:
+                        found.add(before)
+                        left.append(before)
+            self._before[rule_id] = frozenset(found)
+        return self._before[rule_id]
+
+
+def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
+    """``blocked`` instead of a failure, or of a run."""
+    if finding is None:
+        return Finding(Verdict.BLOCKED, actual=f"blocked by {rule_id}", blocked_by=rule_id)
+    return Finding(
+        Verdict.BLOCKED,
+        actual=f"blocked by {rule_id}; here: expected {finding.expected}; actual: {finding.actual}",
+        blocked_by=rule_id,
+        duration_s=finding.duration_s,
+    )
+
+
+def hung_calls(hangs: Mapping[str, list[str]], *, borne: int) -> dict[str, str]:
+    """Calls that are not to be made again in this run -> the rule that they are blamed on.
+
+    :param hangs: call -> the rules in which it hung.
+    :param borne: how many rules may meet a hang, where none of them is about that call.
+    """
+    why = {}
+    for call, rules in hangs.items():
+        counted = [rule for rule in rules if rule != INTERMITTENT_HANG_RULE]
+        owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
+        if len(counted) >= (2 if owners else borne):
+            why[call] = (owners or counted)[0]
+    return why

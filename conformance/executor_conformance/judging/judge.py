@@ -1,0 +1,165 @@
+"""Judges one rule: what it needs, whether it is blocked, what came of running it, and who is to blame."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, Ask, Blame, Decided, blocked_by
+from executor_conformance.judging.outcome import internal_error, printable
+from executor_conformance.judging.store import VerdictStore
+from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.rules.catalogue import Rule, catalogue
+from executor_conformance.verdicts import FailureMode, Finding, Verdict
+
+#: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
+#: half, all of them and the first do so in one run of 128.
+_MORE_TRIES = 6
+#: Seconds that a suspect may take in another process before it is taken for killed.
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges rules on one target.
+
+    :param run: runs a rule that is neither blocked nor without what it needs.
+    :param store: the verdicts of this run.
+    :param selected: ids of the rules of this run.
+    :param lacks: what the executor's family lacks -> the reason.
+    :param location: where tasks were seen to run.
+    :param deadline: on the monotonic clock; rules not reached by then stay ``inconclusive``.
+    :param time_limit_s: the seconds that this deadline was from the start of the run, for messages.
+    :param replaying: a failure stands as it is, whatever explains it.
+    """
+
+    run: Callable[[Rule], Finding]
+    store: VerdictStore
+    selected: frozenset[str] = frozenset()
+    lacks: Mapping[Capability, str] = field(default_factory=dict)
+    location: TaskLocation = TaskLocation.UNKNOWN
+    deadline: float = float("inf")
+    time_limit_s: float = float("inf")
+    replaying: bool = False
+    _undecided: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def _blame(self) -> Blame:
+        return Blame(catalogue())
+
+    def judge(self, rule: Rule) -> Finding:
+        """The finding on a rule; judges it now unless that has been done.
+
+        The rules that it comes after are judged first, if they are part of this run: what is blocked must not
+        depend on the order in which processes get to their rules.
+        """
+        known = self.store.load(rule.id)
+        if known is not None:
+            return known
+        for before in rule.after:
+            if before in self.selected:
+                self.judge(catalogue()[before])
+        with self.store.locked(rule.id):
+            known = self.store.load(rule.id)
+            if known is not None:
+                return known
+            began = monotonic()
+            finding = self._unless_by_chance(rule, self._judge(rule))
+            finding = replace(finding, duration_s=round(monotonic() - began, 4))
+            is_open = finding.verdict is Verdict.FAILED and not self.replaying
+            self.store.save(rule.id, self._blame.first_word(rule, replace(finding, provisional=is_open)))
+        # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
+        # one, find each other's verdict instead of waiting for it.
+        if is_open:
+            self._undecided.append(rule.id)
+            finding = self._settle_blame(rule, finding)
+            self._undecided.remove(rule.id)
+            self.store.save(rule.id, finding)
+        return finding
+
+    def _judge(self, rule: Rule) -> Finding:
+        try:
+            finding = self._finding_on(rule)
+        except Exception as error:
+            finding = internal_error(error)
+        return printable(finding)
+
+    def _finding_on(self, rule: Rule) -> Finding:
+        for need in rule.needs:
+            reason = self.lacks.get(need) if isinstance(need, Capability) else None
+            if reason is not None:
+                return _not_applicable(reason, need.value)
+        blocker = self._blame.blocker(rule, self.store.load)
+        if blocker is not None:
+            return blocked_by(blocker)
+        for need in rule.needs:
+            if not isinstance(need, Capability) and (reason := need.missing(self.location)):
+                return _not_applicable(reason, need.value)
+        if monotonic() > self.deadline:
+            return Finding(
+                Verdict.INCONCLUSIVE,
+                actual=f"not run: the {self.time_limit_s:.0f} s limit was reached (--conformance-time-limit)",
+            )
+        return self.run(rule)
+
+    # -- blame -----------------------------------------------------------------------------------------------
+
+    def _unless_by_chance(self, rule: Rule, finding: Finding) -> Finding:
+        """The finding on a rule, judged again if it is the first about a call that hangs now and then."""
+        if not self._blame.may_hang_by_chance(rule, finding):
+            return finding
+        again = self._try_again(rule)
+        if again is None or self._judge(catalogue()[INTERMITTENT_HANG_RULE]).verdict is not Verdict.FAILED:
+            return finding
+        self.store.forget_hang(rule.id)
+        return again
+
+    def _settle_blame(self, rule: Rule, finding: Finding) -> Finding:
+        """The finding, or ``blocked`` if a rule that explains it failed."""
+        known: dict[str, Finding] = {}
+        hangs_always = False
+        while True:
+            step = self._blame.next_step(rule, finding, known.get, hangs_always=hangs_always)
+            if isinstance(step, Decided):
+                return step.finding
+            if isinstance(step, Ask):
+                known[step.rule_id] = self._settled(catalogue()[step.rule_id])
+                continue
+            again = self._try_again(rule)
+            if again is None:
+                hangs_always = True
+                continue
+            self.store.forget_hang(rule.id)
+            if again.verdict is not Verdict.FAILED:
+                return again
+            finding, known = again, {}
+
+    def _try_again(self, rule: Rule) -> Finding | None:
+        """The finding on a rule that may have hung by chance; ``None`` if it hangs each time."""
+        for _ in range(_MORE_TRIES):
+            again = self._judge(rule)
+            if again.failure_mode is not FailureMode.HUNG:
+                return again
+        return None
+
+    def _settled(self, rule: Rule) -> Finding:
+        """The finding on a suspect, once another process has found who is to blame for it.
+
+        Only on a rule that stands after all those which this process has not decided itself: so no two
+        processes wait for each other.
+        """
+        finding = self.judge(rule)
+        latest = monotonic() + _PATIENCE_S
+        place = self._blame.place(rule.id)
+        while finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
+            if monotonic() > latest:  # that process was killed
+                break
+            sleep(0.02)
+            finding = self.store.load(rule.id) or finding
+        return finding
+
+
+def _not_applicable(reason: str, need: str) -> Finding:
+    return Finding(Verdict.NOT_APPLICABLE, actual=f"{reason} (the rule needs {need})")

@@ -1,0 +1,99 @@
+"""Runs one rule: contained in a process of its own or, for a debugger, in this one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.containment import Limits, contain
+from executor_conformance.harness.context import RunContext
+from executor_conformance.harness.host_process import hide_pytest
+from executor_conformance.harness.trial import Trial
+from executor_conformance.judging.blame import hung_calls
+from executor_conformance.judging.outcome import DISPOSE_HOOK, evaluate_rule, finding_from
+from executor_conformance.judging.store import VerdictStore
+from executor_conformance.probes.task import HOST_MARKER
+from executor_conformance.programs.generating import prepare
+from executor_conformance.rules.catalogue import Rule
+from executor_conformance.verdicts import Finding
+
+#: A call that hung in this many rules is not made again in this run.
+_HANGS_BORNE = 4
+#: How often a rule may wait in vain before it is stopped.
+_WAITS_OF_A_RULE = 15
+#: Seconds that a random program may take, at scale 1.
+_PROGRAM_S = 2.0
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs rules of one run.
+
+    :param store: the hangs that were met so far.
+    :param directory: of the run; holds, for a while, each rule's scratch directory.
+    :param contained: run each rule in a process of its own; else in this one.
+    :param show_output: let the executor print to pytest's own standard output.
+    """
+
+    context: RunContext
+    store: VerdictStore
+    directory: str
+    limits: Limits = field(default_factory=Limits)
+    contained: bool = True
+    show_output: bool = False
+
+    def run(self, rule: Rule) -> Finding:
+        """The finding on one rule, whatever else is known."""
+        scratch = tempfile.mkdtemp(prefix="rule-", dir=self.directory)
+        os.chmod(scratch, 0o755)
+        try:
+            if not self.contained:
+                return self._run_here(rule, scratch)
+
+            def body(blackboard: Blackboard) -> None:
+                trial = self._trial(rule, blackboard, scratch, os.getppid())
+                blackboard.write_result(evaluate_rule(rule.body, trial).as_dict())
+                self._dispose(trial, blackboard)
+
+            rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * self.context.budgets.arrival_s)
+            if rule.budget == "programs":
+                if self.context.replay is None:
+                    prepare()
+                rule_s += _PROGRAM_S * self.context.programs * self.context.budgets.scale
+            limits = replace(self.limits, rule_s=rule_s)
+            rule.body  # noqa: B018 - imported here, once, and not in each host
+            ended = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        finding = finding_from(ended)
+        if finding.hung_call and finding.trace is None:
+            self.store.add_hang(finding.hung_call, rule.id)
+        return finding
+
+    def _run_here(self, rule: Rule, scratch: str) -> Finding:
+        """In this process, so that a debugger can look at it; a hang stays a hang."""
+        blackboard = Blackboard()
+        trial = self._trial(rule, blackboard, scratch, os.getpid())
+        finders = hide_pytest()
+        try:
+            return evaluate_rule(rule.body, trial)
+        finally:
+            sys.meta_path[:] = finders
+            self._dispose(trial, blackboard)
+
+    def _trial(self, rule: Rule, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
+        setattr(sys, HOST_MARKER, os.getpid())
+        context = replace(self.context, hung_calls=hung_calls(self.store.hangs(), borne=_HANGS_BORNE))
+        return Trial(context, blackboard=blackboard, scratch=scratch, warden=warden, needs=rule.needs)
+
+    def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:
+        if self.context.dispose is not None:
+            allowance_s = self.context.budgets.stop_s
+            blackboard.enter(DISPOSE_HOOK, allowance_s=allowance_s, pid=os.getpid())
+            for executor in trial.built:
+                self.context.dispose(executor)
+            blackboard.leave()

@@ -1,0 +1,87 @@
+"""The verdicts of a run so far, shared by every process that takes part.
+
+Files in the run's directory, because under pytest-xdist the rules of one run are judged by several processes
+in no fixed order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+
+from executor_conformance.verdicts import Finding, Verdict
+
+#: Findings that nothing learned later can change; blame may still turn a failure into something else.
+_FINAL = frozenset({Verdict.PASSED, Verdict.NOT_APPLICABLE})
+
+
+class VerdictStore:
+    """Findings by rule, and the hangs that were met."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._final: dict[str, Finding] = {}
+        os.makedirs(self._path("findings"), exist_ok=True)
+        os.makedirs(self._path("hangs"), exist_ok=True)
+
+    def save(self, rule_id: str, finding: Finding) -> None:
+        """Store a finding; readers see all of it or nothing."""
+        path = self._path("findings", rule_id)
+        with open(f"{path}.{os.getpid()}", "w") as file:
+            json.dump(finding.as_dict(), file)
+        os.replace(file.name, path)
+
+    def load(self, rule_id: str) -> Finding | None:
+        """The finding on a rule, or ``None`` if it has not been judged yet."""
+        if rule_id not in self._final:
+            try:
+                with open(self._path("findings", rule_id)) as file:
+                    finding = Finding.from_dict(json.load(file))
+            except FileNotFoundError:
+                return None
+            if finding.verdict not in _FINAL:
+                return finding
+            self._final[rule_id] = finding
+        return self._final[rule_id]
+
+    def all(self) -> dict[str, Finding]:
+        """Every finding so far."""
+        names = [name for name in os.listdir(self._path("findings")) if not name.rpartition(".")[2].isdigit()]
+        return {name: finding for name in names if (finding := self.load(name)) is not None}
+
+    @contextlib.contextmanager
+    def locked(self, rule_id: str) -> Iterator[None]:
+        """Only one process at a time judges a rule; the others wait for its verdict."""
+        descriptor = os.open(self._path("findings", f"{rule_id}.0"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            # explicitly, because forked children share the lock
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def add_hang(self, call: str, rule_id: str) -> None:
+        """A call of the executor did not return."""
+        name = f"{call}@{rule_id}".replace("/", "_")
+        open(self._path("hangs", name), "w").close()
+
+    def forget_hang(self, rule_id: str) -> None:
+        """The call that hung in this rule does return, though not always."""
+        for name in os.listdir(self._path("hangs")):
+            if name.endswith(f"@{rule_id}"):
+                os.unlink(self._path("hangs", name))
+
+    def hangs(self) -> dict[str, list[str]]:
+        """Call -> ids of the rules in which it hung."""
+        by_call: dict[str, list[str]] = {}
+        for name in sorted(os.listdir(self._path("hangs"))):
+            call, _, rule_id = name.rpartition("@")
+            by_call.setdefault(call, []).append(rule_id)
+        return by_call
+
+    def _path(self, *names: str) -> str:
+        return os.path.join(self._directory, *names)

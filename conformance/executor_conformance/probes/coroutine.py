@@ -1,0 +1,181 @@
+"""The suite's own task as a coroutine function: it waits without blocking its event loop.
+
+It runs on asyncio and on trio.
+
+:func:`run` takes the steps of :mod:`executor_conformance.probes.task`, and waits at a gate or takes a nap by
+giving way to others.  A cancellation is recorded as the note ``cancelled``, and as ``cleaned up`` when it has
+waited for a moment after that.  It has some steps of its own:
+
+====================== ==============================================================================
+``block=SECONDS``   sleep without yielding
+``yield=N``         yield to other tasks N times
+``alone``           wait, after a garbage collection, for an object that nothing else refers to
+``shrug=PATH``      wait at the gate PATH, and ignore cancellation
+``cancel``          cancel itself
+``timeout``         wait for a short while in vain, and raise ``TimeoutError``
+``context=TEXT``    set a context variable
+``look-context``    record the value of the context variable
+``generator``       leave an asynchronous generator unfinished, which records its end as a note
+``loop``            record ids of its event loop and of its thread
+``lag=N``           take N naps of 10 ms, and record how late each ended, in microseconds
+====================== ==============================================================================
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from executor_conformance.probes import task as plain
+from executor_conformance.probes.event_loop import library
+from executor_conformance.probes.transport import record
+
+_VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("executor_conformance", default="clean")
+_NAP_S = 0.01
+
+
+async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
+    """Run the steps as the task ``probe``; returns as :func:`executor_conformance.probes.task.run` does."""
+    run_id = plain.begin(journal, probe)
+    try:
+        result: object = probe
+        for step in steps:
+            name, _, value = step.partition("=")
+            if name == "return":
+                result = b"r" * int(value)
+            elif name in _STEPS:
+                await _STEPS[name](journal, probe, run_id, value)
+            elif name in _ENDINGS or name in plain.ENDINGS:
+                record(journal, "finish", probe, run_id)
+                if name in plain.ENDINGS:
+                    plain.ENDINGS[name](value)
+                await _ENDINGS[name]()
+            else:
+                plain.STEPS[name](journal, probe, run_id, value)
+    except library().Cancelled:
+        plain.note(journal, probe, run_id, "cancelled")
+        await _clean_up(journal, probe, run_id)
+        raise
+    record(journal, "finish", probe, run_id)
+    return result
+
+
+class Method:
+    """The same as a callable object: a coroutine function that inspect does not recognize as one."""
+
+    def __init__(self, journal: str, probe: str, steps: Sequence[str] = ()) -> None:
+        self._arguments = (journal, probe, steps)
+
+    async def __call__(self) -> object:
+        return await run(*self._arguments)
+
+
+def context() -> str:
+    """The value of the context variable here."""
+    return _VARIABLE.get()
+
+
+async def _clean_up(journal: str, probe: str, run_id: str) -> None:
+    try:
+        await library().sleep(_NAP_S)
+    except GeneratorExit:  # it was abandoned, and is being closed
+        raise
+    except library().Cancelled:  # some libraries cancel an unshielded task again and again
+        pass
+    plain.note(journal, probe, run_id, "cleaned up")
+
+
+async def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().wait_at(value)
+
+
+async def _nap(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().sleep(float(value))
+
+
+async def _block(journal: str, probe: str, run_id: str, value: str) -> None:
+    time.sleep(float(value))
+
+
+async def _yield(journal: str, probe: str, run_id: str, value: str) -> None:
+    for _ in range(int(value)):
+        await library().sleep(0)
+
+
+async def _alone(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().wait_alone()
+
+
+async def _shrug(journal: str, probe: str, run_id: str, value: str) -> None:
+    while True:
+        try:
+            return await library().wait_at(value)
+        except library().Cancelled:
+            plain.note(journal, probe, run_id, "shrugged")
+
+
+async def _set_context(journal: str, probe: str, run_id: str, value: str) -> None:
+    _VARIABLE.set(value)
+
+
+async def _look_context(journal: str, probe: str, run_id: str, value: str) -> None:
+    plain.note(journal, probe, run_id, _VARIABLE.get())
+
+
+async def _generator(journal: str, probe: str, run_id: str, value: str) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            plain.note(journal, probe, run_id, "generator closed")
+
+    generator = numbers()
+    _UNFINISHED.append(generator)
+    await generator.__anext__()
+
+
+_UNFINISHED: list[AsyncIterator[int]] = []
+
+
+async def _loop(journal: str, probe: str, run_id: str, value: str) -> None:
+    plain.note(journal, probe, run_id, f"{library().loop()} {threading.get_ident()}")
+
+
+async def _lag(journal: str, probe: str, run_id: str, value: str) -> None:
+    late = []
+    for _ in range(int(value)):
+        began = time.monotonic()
+        await library().sleep(_NAP_S)
+        late.append(max(0, int(1e6 * (time.monotonic() - began - _NAP_S))))
+    plain.note(journal, probe, run_id, " ".join(map(str, late)))
+
+
+_Step = Callable[[str, str, str, str], Coroutine[Any, Any, None]]
+_STEPS: dict[str, _Step] = {
+    "gate": _gate,
+    "nap": _nap,
+    "block": _block,
+    "yield": _yield,
+    "alone": _alone,
+    "shrug": _shrug,
+    "context": _set_context,
+    "look-context": _look_context,
+    "generator": _generator,
+    "loop": _loop,
+    "lag": _lag,
+}
+
+
+async def _end_by_cancelling() -> None:
+    await library().cancel_oneself()
+
+
+async def _end_by_timeout() -> None:
+    await library().time_out(_NAP_S)
+
+
+_ENDINGS = {"cancel": _end_by_cancelling, "timeout": _end_by_timeout}

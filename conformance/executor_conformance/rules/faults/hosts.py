@@ -1,0 +1,127 @@
+"""The host handles signals itself, or has busy threads."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+
+from executor_conformance.contract import FAILED, SUCCESS
+from executor_conformance.harness import processes
+from executor_conformance.harness.trial import Trial
+from executor_conformance.requirements import Capability
+from executor_conformance.rules import must
+from executor_conformance.rules.faults.recovery import await_success
+from executor_conformance.verdicts import expect
+
+
+@must(after=("shutdown.terminate-kills-running-tasks",))
+def works_with_host_signal_handlers(trial: Trial) -> None:
+    """An executor works in a host that handles SIGTERM, SIGINT and SIGCHLD itself, and sends it neither
+    SIGTERM nor SIGINT.
+
+    Why: schedulers use these signals to shut down cleanly.
+    Likely causes: workers inherit the handlers, which keep them from being terminated; ``end()`` signals its
+    own process group; the executor relies on its own SIGCHLD handler to notice exits.
+    Origin: apache/airflow#18989; apache/airflow#14085.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+    caught: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        caught.append(number)
+
+    for number in numbers:
+        signal.signal(number, handler)
+    subject = trial.started(parallelism=2)
+    good, bad = trial.probes(4), trial.probe("raise=on purpose")
+    subject.run(*good, bad)
+    for probe in good:
+        subject.expect_outcome(probe, SUCCESS, "a task that ran while the scheduler process handled SIGCHLD")
+    subject.expect_outcome(bad, FAILED, "a task that raised while the scheduler process handled SIGCHLD")
+    if subject.can(Capability.TERMINATE) and not trial.facts.tasks_in_host:
+        stopped = trial.started(parallelism=2)
+        held = trial.probes(2, trial.gate().step)
+        stopped.submit(*held)
+        stopped.await_started(*held)
+        stopped.terminate()
+        trial.require(
+            lambda: not any(processes.is_alive(probe.runs[0].pid) for probe in held),
+            expected="terminate() to stop the tasks although the scheduler process handles SIGTERM",
+            actual=lambda: stopped.describe(held),
+        )
+    subject.end()
+    sent = sorted({signal.Signals(number).name for number in caught if number != signal.SIGCHLD})
+    expect(
+        not sent,
+        expected="no SIGTERM or SIGINT to reach the scheduler process",
+        actual=f"it received {', '.join(sent)}",
+    )
+
+
+@must()
+def works_with_busy_host_threads(trial: Trial) -> None:
+    """Tasks run and end while threads of the host log, import and hold locks.
+
+    Why: a fork copies every lock as it is at that moment, but not the threads that would release it.
+    Likely causes: a forked worker takes a lock (of logging, of a queue, of the executor) that a thread of the
+    host held; it flushes the host's log files before it exits (``logging.shutdown()``, ``sys.exit()``); the
+    child waits for threads that it does not have.
+    Origin: apache/airflow#71707 (a lock held across the fork); aws/amazon-mwaa-docker-images#495 (the lock of
+    a log file).
+    """
+    over = threading.Event()
+    logger = logging.getLogger("executor_conformance.noise")
+    logger.addHandler(logging.StreamHandler(open(os.devnull, "w")))  # noqa: SIM115 - open until the host exits
+    logger.propagate = False
+    lock = threading.Lock()
+
+    def make_noise() -> None:
+        while not over.is_set():
+            with lock:
+                logger.warning("noise")
+                importlib.import_module("json")
+                over.wait(0.001)
+
+    with _a_thread_that_is_logging():
+        threads = [threading.Thread(target=make_noise, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            subject = trial.started(parallelism=3)
+            probes = trial.probes(20)
+            subject.submit(*probes)
+            for probe in probes:
+                await_success(subject, probe, "a task that ran while the scheduler process had busy threads")
+            subject.end()
+        finally:
+            over.set()
+
+
+@contextlib.contextmanager
+def _a_thread_that_is_logging() -> Iterator[None]:
+    """A thread in the middle of writing to its log: it holds the lock of the stream, whose reader is slow."""
+    reader, writer = os.pipe()
+    logger = logging.getLogger("executor_conformance.slow")
+    logger.addHandler(logging.StreamHandler(open(writer, "w")))  # noqa: SIM115 - open until the host exits
+    logger.propagate = False
+    message = "x" * (1 << 20)  # more than a pipe holds
+    thread = threading.Thread(target=logger.warning, args=(message,), daemon=True)
+    thread.start()
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    try:
+        while poll.poll(0):
+            thread.join(0.001)
+        yield
+    finally:
+        unread = len(message) + len("\n")
+        while unread:
+            unread -= len(os.read(reader, unread))
+        thread.join()
+        os.close(reader)

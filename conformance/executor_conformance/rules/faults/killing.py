@@ -1,0 +1,38 @@
+"""Starts two tasks and kills the worker of the first one."""
+
+from __future__ import annotations
+
+import signal
+
+from executor_conformance.harness import processes
+from executor_conformance.harness.probes import Gate, Probe
+from executor_conformance.harness.subject import Subject
+from executor_conformance.harness.trial import Trial
+from executor_conformance.harness.workers import workers_of
+from executor_conformance.verdicts import NotApplicable
+
+
+def start_two_tasks(trial: Trial) -> tuple[Subject, Gate, Probe, Probe]:
+    """An executor with two slots and a task in each; the rule kills the worker of the first one."""
+    subject = trial.started(parallelism=2)
+    gate = trial.gate()
+    doomed, other = trial.probes(2, gate.step)
+    subject.submit(doomed, other)
+    subject.await_started(doomed, other)
+    return subject, gate, doomed, other
+
+
+def kill_worker(trial: Trial, doomed: Probe, other: Probe, number: int = signal.SIGKILL) -> int:
+    """Send this signal to the worker of ``doomed``; the pid of that worker."""
+    worker = workers_of(trial, [doomed, other])[0]
+    processes.kill(worker, number)
+    return worker
+
+
+def need_separate_processes(one: Probe, other: Probe) -> None:
+    """Leave the rule if both tasks share a process, as coroutines do: a signal to it always hits both.
+
+    :raises NotApplicable: they share one.
+    """
+    if one.runs[0].pid == other.runs[0].pid:
+        raise NotApplicable("its tasks share one process (same pid)")

@@ -1,0 +1,129 @@
+"""Commands reach the task as they were submitted."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from executor_conformance.contract import SUCCESS
+from executor_conformance.harness.trial import Trial
+from executor_conformance.probes import task as probe_module
+from executor_conformance.requirements import Capability
+from executor_conformance.rules import must
+from executor_conformance.verdicts import expect
+
+_DIFFICULT_ARGUMENTS = (
+    "",
+    "two words",
+    " leading and trailing ",
+    "new\nline",
+    "tab\tstop",
+    'double "quotes"',
+    "single 'quotes'",
+    "$HOME `id` $(id) ; & | > < * ? ~ # !",
+    "back\\slash",
+    "--option=value",
+    "-",
+    "ünïcode ☃ 漢字",
+    "%s {0} {name}",
+    "x" * 5000,
+)
+
+
+@must(needs=(Capability.QUEUE_AND_CONFIG,))
+def queue_and_executor_config_are_accepted(trial: Trial) -> None:
+    """``execute_async()`` accepts the keyword arguments ``queue`` and ``executor_config``, even if it ignores
+    them.
+
+    Why: schedulers pass both with every task, so an executor without queues must accept them as well.
+    Likely causes: the parameters are missing or have other names; a task with an unknown queue vanishes.
+    Origin: Airflow calls execute_async(key=, command=, queue=, executor_config=).
+    """
+    subject = trial.started()
+    plain, configured = trial.probe(), trial.probe()
+    subject.submit(plain, queue=None, executor_config=None)
+    subject.submit(configured, queue=None, executor_config={"any": "thing"})
+    subject.await_terminal(plain, configured)
+    for probe in (plain, configured):
+        subject.expect_outcome(probe, SUCCESS)
+
+
+@must(needs=(Capability.ARGV,), after=("states.no-terminal-event-before-the-task-ends",))
+def list_and_tuple_argv_are_accepted(trial: Trial) -> None:
+    """An argv may be a list or a tuple.
+
+    Why: by contract a command is a sequence of str, and callers pass both.
+    Likely causes: the command is joined or concatenated with a list; a type check accepts only one of them.
+    Origin: the contract; Airflow passes lists, other callers tuples.
+    """
+    subject = trial.started()
+    for kind in (list, tuple):
+        probe = trial.probe()
+        assert probe.work.argv is not None
+        subject.submit_raw(probe.key, kind(probe.work.argv))
+        subject.await_terminal(probe)
+        subject.expect_outcome(probe, SUCCESS, f"a task whose argv is a {kind.__name__}")
+        expect(
+            probe.finished,
+            expected=f"a task whose argv is a {kind.__name__} to run",
+            actual="it was reported 'success' but did not run to its end",
+        )
+
+
+@must(needs=(Capability.ARGV,), after=("states.no-terminal-event-before-the-task-ends",))
+def argv_is_passed_unchanged(trial: Trial) -> None:
+    """Every word of an argv reaches the task unchanged.
+
+    Why: a command is a list of words, not a line for a shell; an executor that joins and splits it runs a
+    different command, and opens a security hole.
+    Likely causes: the command is joined into a string and passed to a shell; the command is joined, then
+    split at white space; words are reformatted or re-encoded on the way.
+    Origin: the contract; an argv is executed as given.
+    """
+    subject = trial.started()
+    probe = trial.probe(*(f"note={word}" for word in _DIFFICULT_ARGUMENTS))
+    subject.run(probe)
+    subject.expect_outcome(probe, SUCCESS)
+    arrived = probe.runs[0].notes if probe.runs else []
+    for number, word in enumerate(_DIFFICULT_ARGUMENTS):
+        got = arrived[number] if number < len(arrived) else None
+        expect(
+            got == word,
+            expected=f"the argument {word[:60]!r} to reach the task unchanged",
+            actual=f"it arrived as {got[:60]!r}" if got is not None else "it did not arrive",
+        )
+
+
+@must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))
+def arbitrary_programs_run_as_given(trial: Trial) -> None:
+    """An argv other than ``[sys.executable, "-m", ...]`` is executed as given.
+
+    Why: not every task is a Python module; a shell, a binary or another interpreter must work in every mode.
+    Likely causes: every command is treated as a Python module; the program is not looked up on PATH.
+    Origin: the contract; running Airflow's own command in a fork (commit 4839a5b) must not break other
+    commands.
+    """
+    subject = trial.started()
+    path = os.path.join(trial.scratch, "written")
+    by_path = trial.program("/bin/sh", "-c", 'printf %s "$1" > "$0"', path, "by path")
+    subject.run(by_path)
+    subject.expect_outcome(by_path, SUCCESS, "/bin/sh -c ...")
+    written = open(path).read() if os.path.exists(path) else None  # noqa: SIM115
+    expect(
+        written == "by path",
+        expected="/bin/sh -c ... to write 'by path' to a file",
+        actual=f"it wrote {written!r}" if written is not None else "it wrote no file",
+    )
+    by_name = trial.program("true")
+    subject.run(by_name)
+    subject.expect_outcome(by_name, SUCCESS, "a program on PATH, given by name")
+    script = trial.probe()
+    assert script.work.argv is not None
+    as_script = trial.program(sys.executable, str(probe_module.__file__), *script.work.argv[3:])
+    subject.run(as_script)
+    subject.expect_outcome(as_script, SUCCESS, "a Python script")
+    expect(
+        script.runs and script.runs[0].host_marker == 0,
+        expected="a Python script to run in a new interpreter",
+        actual="it ran in a forked child of the scheduler process" if script.runs else "it never ran",
+    )

@@ -1,0 +1,116 @@
+"""The interface of ``concurrent.futures``: arguments, results and exceptions of calls."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from executor_conformance.harness.trial import Trial
+from executor_conformance.probes import task as probe_module
+from executor_conformance.requirements import Capability
+from executor_conformance.rules import must, should
+from executor_conformance.verdicts import expect
+
+
+@must(needs=(Capability.CALLS,))
+def submit_passes_args_and_kwargs(trial: Trial) -> None:
+    """``submit(function, ...)`` calls the function with all its positional and keyword arguments.
+
+    Why: a call without one of its arguments is a different call, and a default value hides that.
+    Likely causes: keyword arguments are not passed on; arguments are bound when the call runs, not when it is
+    submitted.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs).
+    """
+    _expect_arguments_to_arrive(trial, ("one", 2, [3]), {"four": 4, "five": None})
+
+
+@should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
+def submit_reserves_no_keyword_arguments(trial: Trial) -> None:
+    """``submit()`` passes every keyword argument to the call and keeps none for itself.
+
+    Why: a function that has a parameter of that name silently gets its default value.
+    Likely causes: options for the executor are keyword arguments of ``submit()``, where those of the call
+    belong; the first parameter is not positional-only, so no keyword argument can have its name.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs); Dask's ClientExecutor takes ``key``
+    and ``priority``.
+    """
+    names = ("fn", "key", "priority", "queue", "timeout", "retries", "resources", "pure", "workers")
+    _expect_arguments_to_arrive(trial, (), {name: name for name in names})
+
+
+def _expect_arguments_to_arrive(
+    trial: Trial, arguments: tuple[object, ...], keywords: dict[str, Any]
+) -> None:
+    executor = trial.started().driver.executor
+    future = trial.call("submit()", lambda: executor.submit(probe_module.echo, *arguments, **keywords))
+    result = _result_of(trial, future)
+    expect(
+        result == (arguments, keywords),
+        expected=f"the call to receive the args and kwargs {(arguments, keywords)}",
+        actual=repr(result)[:300],
+    )
+
+
+@must(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
+def map_returns_results_in_order(trial: Trial) -> None:
+    """``map()`` returns its results in the order of its arguments, whichever call ends first.
+
+    Why: callers match results to arguments by position; in another order the matches are wrong.
+    Likely causes: results are returned in the order in which the calls end; chunks of calls are assembled in
+    the order in which they end.
+    Origin: concurrent.futures.Executor.map.
+    """
+    executor = trial.started(parallelism=2).driver.executor
+    probes = [trial.probe("nap=0.15" if number % 3 == 0 else "nap=0") for number in range(6)]
+    calls = [probe.work.function for probe in probes]
+    arguments = [call.args for call in calls if isinstance(call, partial)]
+    results = trial.call(
+        "map()",
+        lambda: list(executor.map(probe_module.run, *zip(*arguments, strict=True))),
+        allowance_s=trial.budgets.arrival_s,
+    )
+    expected = [probe.name for probe in probes]
+    expect(results == expected, expected=f"the results {expected}", actual=repr(results)[:200])
+
+
+@should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
+def exception_type_and_args_are_preserved(trial: Trial) -> None:
+    """``Future.exception()`` has the type and the arguments of the exception that the call raised.
+
+    Why: callers distinguish errors by their type, for example to decide what to retry.
+    Likely causes: exceptions are sent as text; exceptions are wrapped in one of the executor's own.
+    Origin: concurrent.futures.Future.exception.
+    """
+    executor = trial.started().driver.executor
+    calls: tuple[tuple[Callable[..., object], tuple[object, ...], type[Exception]], ...] = (
+        (math.sqrt, (-1,), ValueError),
+        (operator.getitem, ({}, "missing"), KeyError),
+        (os.stat, (os.path.join(trial.scratch, "missing"),), FileNotFoundError),
+    )
+    for call, arguments, expected in calls:
+        future = trial.call("submit()", lambda: executor.submit(call, *arguments))  # noqa: B023
+        _await_done(trial, future)
+        error = trial.call("exception()", lambda: future.exception(timeout=0))  # noqa: B023
+        try:
+            call(*arguments)
+        except expected as here:
+            expect(
+                type(error) is expected and error.args == here.args,
+                expected=f"exception() to return {here!r}",
+                actual=repr(error)[:200],
+            )
+
+
+def _await_done(trial: Trial, future: Any) -> None:
+    trial.require(
+        lambda: trial.call("done()", future.done), expected="a future to be done", actual=lambda: repr(future)
+    )
+
+
+def _result_of(trial: Trial, future: Any) -> object:
+    _await_done(trial, future)
+    return trial.call("result()", lambda: future.result(timeout=0))

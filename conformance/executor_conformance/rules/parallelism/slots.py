@@ -1,0 +1,219 @@
+"""Slots: what the executor reports about them, and that failed tasks release theirs."""
+
+from __future__ import annotations
+
+from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.subject import Subject
+from executor_conformance.harness.trial import Trial
+from executor_conformance.requirements import Capability
+from executor_conformance.rules import must, should
+from executor_conformance.rules.parallelism.counting import expect_at_most
+from executor_conformance.verdicts import NotApplicable, expect
+
+
+def _slots(subject: Subject) -> tuple[int | None, int | None]:
+    """``slots_available`` and ``slots_occupied``; ``None`` where the executor does not have one of them."""
+    available = subject.optional("slots_available") if subject.has("slots_available") else None
+    occupied = subject.optional("slots_occupied") if subject.has("slots_occupied") else None
+    if available is None and occupied is None:
+        raise NotApplicable("the executor has neither slots_available nor slots_occupied")
+    return available, occupied
+
+
+def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
+    available, occupied = _slots(subject)
+    free = parallelism - in_flight
+    return (occupied is None or (type(occupied) is int and occupied == in_flight)) and (
+        available is None or (type(available) is int and available in (free, max(free, 0)))
+    )
+
+
+@must(
+    after=(
+        "interface.bookkeeping-has-the-expected-types",
+        "parallelism.at-most-n-tasks-run-at-once",
+        "parallelism.no-slot-is-idle-while-tasks-wait",
+        "parallelism.failed-tasks-release-their-slots",
+    )
+)
+def slot_counts_are_accurate(trial: Trial) -> None:
+    """``slots_occupied`` is always the number of tasks in flight, and ``slots_available`` what is left of N.
+
+    Why: the scheduler submits as many tasks as there are slots available.  Too high a number floods the
+    executor, and too low a number starves it.
+    Likely causes: a task that was handed to a worker is no longer counted; a slot is not released when a
+    task fails; the number is computed from another limit.
+    Origin: apache/airflow#28206; apache/airflow#36335; apache/airflow#43448; apache/airflow#42932;
+    apache/airflow#71914.
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    subject.pump()
+    gates = [trial.gate() for _ in range(3)]
+    probes = [
+        trial.probe(gates[0].step),
+        trial.probe(gates[1].step, "raise=on purpose"),
+        trial.probe(gates[2].step),
+    ]
+    queued = trial.probes(3)
+
+    def expect_slots(in_flight: int, when: str) -> None:
+        available = parallelism - in_flight
+        subject.require(
+            lambda: _slots_are(subject, parallelism, in_flight),
+            expected=f"{when}, slots_available {available}{' or 0' if available < 0 else ''} "
+            f"and slots_occupied {in_flight}",
+            actual=lambda: "slots_available {}, slots_occupied {}".format(*_slots(subject)),
+            budget_s=trial.budgets.arrival_s / 2,
+        )
+
+    expect_slots(0, "before the first task")
+    for count, probe in enumerate(probes[:2], 1):
+        subject.submit(probe)
+        subject.await_started(probe)
+        subject.quiet()
+        expect_slots(count, f"with {count} running and 0 queued")
+    subject.submit(probes[2], *queued)
+    subject.quiet()
+    expect_slots(6, "with 2 running and 4 queued")
+    gates[0].open()
+    subject.await_terminal(probes[0])
+    gates[1].open()
+    subject.await_terminal(probes[1], *queued)
+    expect_slots(1, "after 5 of 6 tasks ended, one of them as failed")
+    gates[2].open()
+    subject.await_terminal(probes[2])
+    expect_slots(0, "after all tasks ended")
+
+
+@must(after=("parallelism.slot-counts-are-accurate",))
+def running_is_accurate(trial: Trial) -> None:
+    """``running``, where offered, contains the key of every running task, and of no task that has ended.
+
+    Why: the scheduler checks ``running`` before it submits a key again, and uses it to adopt or clear tasks.
+    Likely causes: a base class fills it, and the executor bypasses the base class; a key is removed only on
+    success.
+    Origin: apache/airflow#13542; apache/airflow#35675; apache/airflow#36998.
+    """
+    subject = trial.started()
+    subject.optional("running")
+    gate = trial.gate()
+    held, failing = trial.probe(gate.step), trial.probe("raise=on purpose")
+
+    def in_running(probe: Probe) -> object:
+        return _is_in(subject, "running", probe)
+
+    subject.submit(held)
+    subject.await_started(held)
+    subject.require(
+        lambda: in_running(held),
+        expected="running to contain the key of a running task",
+        actual=lambda: f"running is {subject.optional('running')!r}",
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+    subject.run(failing)
+    subject.quiet()
+    expect(
+        in_running(held),
+        expected="the key of a running task to stay in running",
+        actual="it was removed when another task failed",
+    )
+    expect(
+        not in_running(failing),
+        expected="the key of a failed task to be removed from running",
+        actual="it is still there",
+    )
+    gate.open()
+    subject.await_terminal(held)
+    subject.require(
+        lambda: not in_running(held),
+        expected="the key of a task that has ended to be removed from running",
+        actual=lambda: "it is still there",
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+
+
+@should(after=("parallelism.running-is-accurate", "parallelism.at-most-n-tasks-run-at-once"))
+def queued_tasks_lists_waiting_keys(trial: Trial) -> None:
+    """Where ``queued_tasks`` and ``running`` are offered, the key of every queued task is in one of them, and
+    the key of a task that has ended is in neither.
+
+    Why: a scheduler that finds a key in neither of them submits the task again.
+    Likely causes: tasks without a slot wait in a private queue; ``queued_tasks`` is inherited and never
+    filled.
+    Origin: Airflow's BaseExecutor.has_task; apache/airflow#35675.
+    """
+    subject = trial.started()
+    subject.optional("queued_tasks")
+    subject.optional("running")
+    gate = trial.gate()
+    held, queued = trial.probes(2, gate.step), trial.probes(2)
+    subject.submit(*held, *queued)
+    subject.await_started(*held)
+    subject.quiet()
+
+    def is_known(probe: Probe) -> bool:
+        return any(_is_in(subject, name, probe) for name in ("queued_tasks", "running"))
+
+    expect(
+        all(map(is_known, queued)),
+        expected="the keys of queued tasks to be in queued_tasks or running",
+        actual=f"{sum(map(is_known, queued))} of {len(queued)} are",
+    )
+    gate.open()
+    subject.await_terminal(*held, *queued)
+    subject.require(
+        lambda: not any(map(is_known, queued)),
+        expected="the keys of tasks that have ended to be removed from queued_tasks and running",
+        actual=lambda: f"{sum(map(is_known, queued))} of {len(queued)} are still there",
+        budget_s=trial.budgets.arrival_s / 2,
+    )
+
+
+def _is_in(subject: Subject, name: str, probe: Probe) -> bool:
+    collection = subject.optional(name)
+    return bool(subject.trial.call("key in running", lambda: subject.driver.holds(collection, probe.key)))
+
+
+@must(
+    after=(
+        "parallelism.at-most-n-tasks-run-at-once",
+        "parallelism.n-tasks-run-at-once",
+        "states.an-exception-is-a-failure",
+        "states.death-by-signal-is-a-failure",
+        "states.a-command-that-cannot-run-never-succeeds",
+    )
+)
+def failed_tasks_release_their_slots(trial: Trial) -> None:
+    """After tasks have failed, N tasks run at the same time again.
+
+    Why: if each failure loses a slot, the scheduler runs no tasks at all after some hours.
+    Likely causes: the slot is released only on success; a worker whose task raised is not replaced.
+    Origin: apache/airflow#13542; apache/airflow#28206; apache/airflow#36335; apache/airflow#43448.
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    failing = trial.probes(2 * parallelism, "raise=on purpose")
+    if subject.can(Capability.EXIT_STATUS):
+        failing += trial.probes(parallelism, "exit=3")
+        if not trial.facts.tasks_in_host:
+            failing += trial.probes(parallelism, "kill=9")
+    subject.submit(*failing)
+    subject.await_terminal(*failing)
+    if subject.can(Capability.ARGV):
+        for _ in range(parallelism):
+            missing = trial.program("/nonexistent/program")
+            if subject.rejection(lambda: subject.submit(missing)) is None:  # noqa: B023
+                subject.await_terminal(missing)
+    gate = trial.gate()
+    held = trial.probes(2 * parallelism + 1, gate.step)
+    subject.submit(*held)
+    subject.require(
+        lambda: sum(probe.started for probe in held) >= parallelism,
+        expected=f"after {len(failing)} failed tasks, {parallelism} tasks to run at the same time",
+        actual=lambda: f"{sum(probe.started for probe in held)} running",
+    )
+    subject.quiet()
+    expect_at_most(parallelism, sum(probe.started for probe in held))
+    gate.open()
+    subject.await_terminal(*held)

@@ -1,0 +1,166 @@
+"""The outcome of a task, by how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from executor_conformance.contract import FAILED, SUCCESS
+from executor_conformance.harness.trial import Trial
+from executor_conformance.requirements import Capability, Observation
+from executor_conformance.rules import must
+
+
+@must()
+def an_exception_is_a_failure(trial: Trial) -> None:
+    """A task that raises an exception is reported ``failed``, and the next task runs.
+
+    Why: reporting a failure as a success is the worst mistake that an executor can make.
+    Likely causes: only the hand-over to a worker is checked, not the outcome; the exception kills the worker.
+    Origin: apache/airflow#47873; apache/airflow#64476 (a task's exception ends the scheduler).
+    """
+    subject = trial.started()
+    bad = trial.probe("raise=on purpose")
+    subject.run(bad)
+    subject.expect_outcome(bad, FAILED, "a task that raised RuntimeError")
+    good = trial.probe()
+    subject.run(good)
+    subject.expect_outcome(good, SUCCESS, "the task after one that raised RuntimeError")
+
+
+@must(
+    needs=(Capability.EXIT_STATUS,),
+    after=("interface.command-kinds-are-accurate", "interface.arbitrary-programs-run-as-given"),
+)
+def exit_status_decides_the_outcome(trial: Trial) -> None:
+    """Exit status 0 is reported as ``success``; 1, 2, 3 and 255 are reported as ``failed``.
+
+    Why: the exit status is the only result that a command has.
+    Likely causes: only status 1 counts as a failure; the status is truncated to one bit or compared as a
+    signed number; a status above 127 is taken for a signal and dropped.
+    Origin: apache/airflow#1199; apache/airflow#8030; apache/airflow#65833; apache/airflow#43300.
+    """
+    # Success is a task that returns, not `exit=0`: the next rule is about SystemExit.
+    codes = (1, 2, 3, 255)
+    _expect_outcomes(trial, {"": SUCCESS, **{f"exit={code}": FAILED for code in codes}})
+    subject = trial.started()
+    if subject.can(Capability.ARGV):
+        programs = {code: trial.program("/bin/sh", "-c", f"exit {code}") for code in (0, *codes)}
+        subject.run(*programs.values())
+        for code, program in programs.items():
+            subject.expect_outcome(
+                program, FAILED if code else SUCCESS, f"a program that exited with status {code}"
+            )
+
+
+@must(needs=(Capability.EXIT_STATUS,), after=("states.exit-status-decides-the-outcome",))
+def system_exit_maps_to_its_exit_status(trial: Trial) -> None:
+    """``SystemExit`` means what it means to the interpreter: no argument, ``None`` and 0 are ``success``, a
+    string is ``failed``.
+
+    Why: ``sys.exit()`` is the usual way for a Python program to exit. In a forked worker it is an exception,
+    and both ways of running a task must agree.
+    Likely causes: ``SystemExit`` is caught like any other exception and always counts as a failure; its
+    argument is assumed to be a number.
+    Origin: Airflow 2.11's LocalExecutor in fork mode reports SystemExit(0) as failed.
+    """
+    _expect_outcomes(
+        trial, {"exit=none": SUCCESS, "exit=None": SUCCESS, "exit=0": SUCCESS, "exit=text": FAILED}
+    )
+    subject = trial.started()
+    if subject.can(Capability.CALLABLE):
+        call = trial.probe("exit=3")
+        subject.submit_callable(call)
+        subject.await_terminal(call)
+        subject.expect_outcome(call, FAILED, "a callable that raised SystemExit(3)")
+
+
+@must(
+    needs=(
+        Observation.LOCAL_PROCESSES,
+        Capability.EXIT_STATUS,
+    ),
+    after=("states.exit-status-decides-the-outcome",),
+)
+def a_nonzero_os_exit_is_a_failure(trial: Trial) -> None:
+    """A task that calls ``os._exit()`` is reported by its exit status like any other: nonzero is ``failed``.
+
+    Why: libraries written in C exit this way, and no Python code of the worker runs afterwards.
+    Likely causes: the outcome is reported by code that runs after the task in the same process; a worker that
+    has exited is replaced, and its task is forgotten.
+    Origin: apache/airflow#65833 (exit code lost).
+    """
+    _expect_outcomes(trial, {"_exit=3": FAILED, "_exit=255": FAILED})
+
+
+def _expect_outcomes(trial: Trial, outcomes: dict[str, str]) -> None:
+    """Run a task for each step that ends one."""
+    subject = trial.started()
+    probes = {step: trial.probe(*([step] if step else [])) for step in outcomes}
+    subject.submit(*probes.values())
+    subject.await_terminal(*probes.values())
+    for step, state in outcomes.items():
+        subject.expect_outcome(probes[step], state, f"a task that {_described(step)}")
+
+
+def _described(step: str) -> str:
+    """How a task with this step ends, for messages."""
+    name, _, value = step.partition("=")
+    if name == "exit":
+        argument = {"none": "", "text": "'a string'"}.get(value, value)
+        return f"raised SystemExit({argument})"
+    return f"called os._exit({value})" if name == "_exit" else "returned"
+
+
+@must(needs=(Observation.LOCAL_PROCESSES,), after=("isolation.sigint-and-sigterm-work-in-tasks",))
+def death_by_signal_is_a_failure(trial: Trial) -> None:
+    """A task that is killed by a signal is reported ``failed``.
+
+    Why: the kernel's OOM killer sends SIGKILL, and a crash in C code raises SIGSEGV. The task cannot report
+    anything itself, so the executor has to notice.
+    Likely causes: the worker waits for a message that the dead task cannot send; a negative return code does
+    not count as a failure.
+    Origin: apache/airflow#1157; apache/airflow#13215 (killed tasks never reported).
+    """
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
+        subject = trial.started()
+        probe = trial.probe(f"kill={int(number)}")
+        subject.run(probe)
+        subject.expect_outcome(probe, FAILED, f"a task killed by {number.name}")
+    if subject.can(Capability.ARGV):
+        program = trial.program("/bin/sh", "-c", "kill -9 $$")
+        subject = trial.started()
+        subject.run(program)
+        subject.expect_outcome(program, FAILED, "a program killed by SIGKILL")
+
+
+@must(needs=(Capability.ARGV,))
+def a_command_that_cannot_run_never_succeeds(trial: Trial) -> None:
+    """A command whose program or module does not exist, or whose file is not executable, is rejected or
+    reported ``failed``, and the next task runs.
+
+    Why: a wrong command is the most common mistake, and must not look like anything else.
+    Likely causes: the exception of ``Popen`` kills the worker; a forked child whose exec fails continues as a
+    second host.
+    Origin: apache/airflow#16829; apache/airflow#71380.
+    """
+    subject = trial.started()
+    plain = os.path.join(trial.scratch, "not-executable")
+    with open(plain, "w") as file:
+        file.write("#!/bin/sh\nexit 0\n")
+    module = trial.probe()
+    assert module.work.argv is not None
+    for what, argv in {
+        "whose program does not exist": ("/nonexistent/program",),
+        "whose program is not on PATH": ("executor-conformance-no-such-program",),
+        "whose file is not executable": (plain,),
+        "that names a directory": (trial.scratch,),
+        "whose module does not exist": (*module.work.argv[:2], "executor_conformance.no_such_module"),
+    }.items():
+        probe = trial.program(*argv)
+        if subject.rejection(lambda: subject.submit(probe)) is None:  # noqa: B023
+            subject.await_terminal(probe)
+            subject.expect_outcome(probe, FAILED, f"a command {what}")
+        good = trial.probe()
+        subject.run(good)
+        subject.expect_outcome(good, SUCCESS, f"the task after a command {what}")

@@ -1,0 +1,121 @@
+"""Adapters are checked when they are loaded, and share what families have in common."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import Any, ClassVar
+
+import pytest
+
+from executor_conformance.adapters import (
+    Adapter,
+    Call,
+    CannotDrive,
+    Capability,
+    Driver,
+    FutureDriver,
+    Submission,
+    TaskKey,
+    Work,
+    outcome_of,
+)
+from executor_conformance.adapters.airflow3 import Airflow3Adapter
+from executor_conformance.adapters.registry import AdapterError, adapters, check
+
+
+class Right(Adapter):
+    family = "right"
+    names: ClassVar = {Call.END: "close()"}
+    lacks: ClassVar = {Capability.TERMINATE: "it has no terminate()"}
+
+    @classmethod
+    def recognizes(cls, candidate: object) -> bool:
+        return False
+
+    def drive(self, executor: Any) -> Driver:
+        raise NotImplementedError
+
+
+def test_every_installed_adapter_is_right() -> None:
+    assert {"native", "futures", "asyncio", "airflow2", "airflow3"} <= set(adapters())
+    check(Right, "adapter 'right'")
+
+
+def with_attributes(**attributes: Any) -> type[Adapter]:
+    return type("Wrong", (Right,), attributes)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "parts"),
+    [
+        (
+            with_attributes(names={"edn()": "close()"}),
+            ["names has the key 'edn()'", "did you mean Call.END?"],
+        ),
+        (with_attributes(names={"END": "close()"}), ["names has the key 'END'", "did you mean Call.END?"]),
+        (
+            with_attributes(lacks={"TERMINAT": "it has none"}),
+            ["lacks has the key 'TERMINAT'", "did you mean Capability.TERMINATE?"],
+        ),
+        (with_attributes(lacks={Call.TERMINATE: "it has none"}), ["not a Capability"]),
+        (object, ["not a subclass of executor_conformance.adapters.Adapter"]),
+        (Right(), ["not a subclass of executor_conformance.adapters.Adapter"]),
+    ],
+)
+def test_a_wrong_adapter_is_an_error_with_a_suggestion(adapter: Any, parts: list[str]) -> None:
+    with pytest.raises(AdapterError) as error:
+        check(adapter, "adapter 'wrong' (wrong:Adapter)")
+    for part in ["adapter 'wrong' (wrong:Adapter)", *parts]:
+        assert part in str(error.value)
+
+
+def test_the_familys_names_are_used_in_messages() -> None:
+    assert Right().name_of(Call.END) == "close()"
+    assert Right().name_of(Call.START) == "start()"
+    assert Right().name_of("running") == "running"
+
+
+class Threads(FutureDriver):
+    def send(self, work: Work) -> concurrent.futures.Future[object]:
+        assert work.function is not None
+        future: concurrent.futures.Future[object] = self.executor.submit(work.function)
+        return future
+
+    def end(self) -> None:
+        self.executor.shutdown()
+
+
+def test_a_driver_for_an_engine_that_returns_futures_is_short() -> None:
+    driver = Threads(concurrent.futures.ThreadPoolExecutor(1))
+    keys = [TaskKey("dag", name, "run") for name in ("good", "bad")]
+    driver.submit(Submission(keys[0], Work(function=lambda: 7)))
+    driver.submit(Submission(keys[1], Work(function=lambda: 1 // 0)))
+    driver.end()
+    events = driver.events()
+    assert events[keys[0]] == ("success", 7)
+    state, info = events[keys[1]]
+    assert state == "failed"
+    assert isinstance(info, ZeroDivisionError)
+    assert driver.events() == {}
+    with pytest.raises(NotImplementedError, match=r"Capability\.TERMINATE"):
+        driver.terminate()
+
+
+def test_each_future_of_a_key_is_an_event_of_its_own() -> None:
+    driver = Threads(concurrent.futures.ThreadPoolExecutor(1))
+    key = TaskKey("dag", "task", "run")
+    for number in range(2):
+        driver.submit(Submission(key, Work(function=lambda number=number: number)))
+    driver.end()
+    assert [driver.events(), driver.events()] == [{key: ("success", 0)}, {key: ("success", 1)}]
+
+
+def test_a_cancelled_future_has_failed() -> None:
+    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+    future.cancel()
+    assert outcome_of(future) == ("failed", "cancelled")
+
+
+def test_what_cannot_be_driven_says_why() -> None:
+    with pytest.raises(CannotDrive, match="supports_callbacks is not true"):
+        Airflow3Adapter().drive(object())

@@ -1,0 +1,162 @@
+"""Who is to blame for a failure, decided from data alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from executor_conformance.judging.blame import (
+    FALLBACK_BLOCKER,
+    FIRST_TASK_RULE,
+    INTERMITTENT_HANG_RULE,
+    MEANING_OF_EVENTS,
+    Ask,
+    Blame,
+    Decided,
+    JudgeAgain,
+    Step,
+    hung_calls,
+)
+from executor_conformance.rules import catalogue
+from executor_conformance.verdicts import FailureMode, Finding, ProgramTrace, Verdict
+
+BLAME = Blame(catalogue())
+
+PASSED = Finding(Verdict.PASSED)
+FAILED = Finding(Verdict.FAILED, expected="one thing", actual="another")
+STALLED = replace(FAILED, failure_mode=FailureMode.STALLED)
+RAISED = replace(FAILED, failure_mode=FailureMode.RAISED)
+HUNG = replace(FAILED, failure_mode=FailureMode.HUNG, hung_call="end()")
+
+QUEUED_TIME = catalogue()["queued_time.median-queued-time-is-within-budget"]
+EVENTS_ONLY = catalogue()["interface.only-known-states-are-reported"]
+
+
+def decide(rule_id: str, finding: Finding, findings: dict[str, Finding]) -> tuple[Step, list[str]]:
+    """The decision, with all suspects passing but those in ``findings``; and the suspects that were asked."""
+    known: dict[str, Finding] = {}
+    while True:
+        step = BLAME.next_step(catalogue()[rule_id], finding, known.get)
+        if not isinstance(step, Ask):
+            return step, list(known)
+        assert step.rule_id not in known, "no suspect is asked twice"
+        known[step.rule_id] = findings.get(step.rule_id, PASSED)
+
+
+def test_a_failure_that_nothing_explains_stands() -> None:
+    step, asked = decide(QUEUED_TIME.id, FAILED, {})
+    assert step == Decided(FAILED)
+    assert asked == [*QUEUED_TIME.after, FALLBACK_BLOCKER]
+
+
+@pytest.mark.parametrize("blocker", [*QUEUED_TIME.after, FALLBACK_BLOCKER])
+def test_a_more_basic_failure_blocks(blocker: str) -> None:
+    step, _ = decide(QUEUED_TIME.id, FAILED, {blocker: FAILED})
+    assert isinstance(step, Decided)
+    assert step.finding.verdict is Verdict.BLOCKED
+    assert step.finding.blocked_by == blocker
+    assert "expected one thing; actual: another" in step.finding.actual
+
+
+def test_what_blocks_a_suspect_blocks_the_rule_as_well() -> None:
+    suspect, root = QUEUED_TIME.after[-1], "states.exactly-one-terminal-event"
+    findings = {suspect: Finding(Verdict.BLOCKED, blocked_by=root), root: FAILED}
+    step, asked = decide(QUEUED_TIME.id, FAILED, findings)
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == root
+    assert asked[-1] == root
+
+
+def test_each_failure_mode_has_suspects_of_its_own() -> None:
+    assert "parallelism.n-tasks-run-at-once" in BLAME.suspects(QUEUED_TIME, STALLED)
+    assert "parallelism.n-tasks-run-at-once" not in BLAME.suspects(QUEUED_TIME, FAILED)
+    assert INTERMITTENT_HANG_RULE in BLAME.suspects(QUEUED_TIME, HUNG)
+
+
+def test_an_owner_suspects_only_more_basic_owners() -> None:
+    owner = catalogue()["parallelism.n-tasks-run-at-once"]
+    suspects = BLAME.suspects(owner, STALLED)
+    assert "states.exactly-one-terminal-event" in suspects
+    assert "parallelism.failed-tasks-release-their-slots" not in suspects
+
+
+def test_a_program_names_the_rule_that_it_violates_first() -> None:
+    model = catalogue()["model.random-sequences-keep-every-invariant"]
+    trace = ProgramTrace("states.only-legal-transitions", {})
+    assert BLAME.suspects(model, replace(FAILED, trace=trace))[0] == trace.rule
+
+
+def test_chapters_that_trust_events_suspect_what_events_mean() -> None:
+    fault = catalogue()["faults.sync-survives-a-worker-death"]
+    assert set(MEANING_OF_EVENTS) <= set(BLAME.suspects(fault, FAILED))
+    assert not set(MEANING_OF_EVENTS) <= set(BLAME.suspects(QUEUED_TIME, FAILED))
+
+
+def test_nothing_is_more_basic_than_a_gateway_that_runs_tasks() -> None:
+    assert BLAME.owners(FIRST_TASK_RULE, STALLED) == ()
+    assert BLAME.owners(EVENTS_ONLY.id, STALLED)[0] == FIRST_TASK_RULE
+
+
+def test_a_gateway_without_events_to_look_at_yields() -> None:
+    word = BLAME.first_word(EVENTS_ONLY, replace(STALLED, provisional=True))
+    assert word.verdict is Verdict.BLOCKED
+    assert word.blocked_by == FIRST_TASK_RULE
+    assert BLAME.first_word(EVENTS_ONLY, replace(FAILED, provisional=True)).provisional
+
+
+def test_of_two_that_suspect_each_other_the_owner_of_the_mode_is_named() -> None:
+    owner, other = catalogue()["lifecycle.idle-sync-is-harmless"], QUEUED_TIME
+    step, _ = decide(other.id, RAISED, {owner.id: replace(RAISED, provisional=True)})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == owner.id
+    # and the other way round: what the first owns is not blamed on the second
+    provisional = replace(RAISED, provisional=True)
+    assert BLAME.blocker(owner, {FALLBACK_BLOCKER: provisional}.get) is None
+
+
+def test_a_rule_is_blocked_before_it_is_run_by_any_that_it_comes_after() -> None:
+    for before in QUEUED_TIME.after:
+        assert BLAME.blocker(QUEUED_TIME, {before: FAILED}.get) == before
+        assert BLAME.blocker(QUEUED_TIME, {before: PASSED}.get) is None
+
+
+def test_an_intermittent_hang_is_tried_again_and_then_blamed() -> None:
+    step, asked = decide(QUEUED_TIME.id, HUNG, {INTERMITTENT_HANG_RULE: HUNG})
+    assert step == JudgeAgain()
+    known = dict.fromkeys(asked, PASSED) | {INTERMITTENT_HANG_RULE: HUNG}
+    step = BLAME.next_step(QUEUED_TIME, HUNG, known.get, hangs_always=True)
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == INTERMITTENT_HANG_RULE
+
+
+def test_a_hang_each_time_fails_a_rule_whose_chapter_is_about_the_end() -> None:
+    rule = catalogue()["shutdown.end-returns-after-a-worker-death"]
+    known = dict.fromkeys(catalogue(), PASSED) | {INTERMITTENT_HANG_RULE: HUNG}
+    assert BLAME.next_step(rule, HUNG, known.get, hangs_always=True) == Decided(HUNG)
+
+
+def test_only_the_first_rule_about_a_call_may_be_the_victim_of_chance() -> None:
+    assert BLAME.may_hang_by_chance(catalogue()["shutdown.end-leaves-no-worker"], HUNG)
+    assert not BLAME.may_hang_by_chance(QUEUED_TIME, HUNG)
+    assert not BLAME.may_hang_by_chance(catalogue()["shutdown.end-leaves-no-worker"], FAILED)
+
+
+@pytest.mark.parametrize(
+    ("hangs", "blamed"),
+    [
+        ({}, {}),
+        ({"end()": ["a.b"]}, {}),
+        ({"end()": ["a.b", "a.c", "a.d"]}, {}),
+        ({"end()": ["a.b", "a.c", "a.d", "a.e"]}, {"end()": "a.b"}),
+        (
+            {"end()": ["a.b", "shutdown.end-leaves-no-worker"]},
+            {"end()": "shutdown.end-leaves-no-worker"},
+        ),
+        ({"end()": [INTERMITTENT_HANG_RULE] * 9}, {}),
+    ],
+)
+def test_a_call_that_hung_often_enough_is_not_made_again(
+    hangs: dict[str, list[str]], blamed: dict[str, str]
+) -> None:
+    assert hung_calls(hangs, borne=4) == blamed
