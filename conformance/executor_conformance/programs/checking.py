@@ -48,6 +48,11 @@ class ProgramTask:
     submitted_ns: int = 0
     released: bool = False
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits at its gate, or will."""
+        return self.gate is not None and not self.released and not self.killed_ns
+
 
 @dataclass(frozen=True)
 class Performed:

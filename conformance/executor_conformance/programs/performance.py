@@ -155,14 +155,7 @@ class Performance:
             self._settle()
 
     def _held(self) -> list[ProgramTask]:
-        return [
-            task
-            for task in self._tasks
-            if task.gate
-            and not task.released
-            and not task.killed_ns
-            and not self._subject.outcome(task.probe)
-        ]
+        return [task for task in self._tasks if task.is_held and not self._subject.outcome(task.probe)]
 
     def _running(self) -> list[ProgramTask]:
         return [task for task in self._held() if task.probe.started]
@@ -258,7 +251,7 @@ class Performance:
 
     def _release(self, task: ProgramTask) -> None:
         # A child of a killed task may still wait at the gate, which stays closed.
-        if task.gate is not None and not task.released and not task.killed_ns:
+        if task.gate is not None and task.is_held:
             task.released = True
             task.gate.open()
 
