@@ -25,12 +25,16 @@ SOME_PROGRAMS = "--conformance-programs=20"
 )
 def test_reference_passes_every_rule(judge: Command, executor: tuple[str, ...]) -> None:
     name, *options = executor
-    judged = judge(
+    arguments = (
         f"--executor=executor_reference:{name}",
         *options,
         "--conformance-level=should",
         "--conformance-time-limit=900",
     )
+    judged = judge(*arguments)
+    assert judged.rules("failed", "blocked") == {}, judged.output
+    if undecided := judged.rules("inconclusive"):  # the machine was too busy to tell
+        judged = judge(*arguments, "-k", " or ".join(undecided))
     assert judged.rules("failed", "inconclusive", "blocked") == {}, judged.output
     assert judged.report["conformant"]
     assert judged.status == 0, judged.output
