@@ -152,6 +152,7 @@ def _look_at_one_task(subject: Subject, import_s: float) -> Facts:
         import_s=import_s,
         forked=None if run is None else run.host_marker == trial.host.pid,
         fork_s=round(fork_here_s() or 0.0, 5),
+        lacks={capability.name: reason for capability, reason in subject.driver.lacks.items()},
     )
 
 

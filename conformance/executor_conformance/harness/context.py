@@ -23,6 +23,7 @@ class Facts:
     :param import_s: seconds that importing the target took.
     :param forked: the first task inherited the host's memory; ``None``: not known.
     :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
+    :param lacks: what the executor itself lacks, in addition to its family: name of the capability -> reason.
     """
 
     location: TaskLocation = TaskLocation.UNKNOWN
@@ -30,6 +31,7 @@ class Facts:
     import_s: float = 0.0
     forked: bool | None = None
     fork_s: float = 0.0
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tasks_in_host(self) -> bool:

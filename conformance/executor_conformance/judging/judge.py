@@ -29,6 +29,7 @@ class Judge:
     :param store: the verdicts of this run.
     :param selected: ids of the rules of this run.
     :param lacks: what the executor's family lacks -> the reason.
+    :param lacks_itself: what the executor lacks in addition, as discovery found -> the reason.
     :param location: where tasks were seen to run.
     :param deadline: on the monotonic clock; rules not reached by then stay ``inconclusive``.
     :param time_limit_s: the seconds that this deadline was from the start of the run, for messages.
@@ -39,6 +40,7 @@ class Judge:
     store: VerdictStore
     selected: frozenset[str] = frozenset()
     lacks: Mapping[Capability, str] = field(default_factory=dict)
+    lacks_itself: Mapping[Capability, str] = field(default_factory=dict)
     location: TaskLocation = TaskLocation.UNKNOWN
     deadline: float = float("inf")
     time_limit_s: float = float("inf")
@@ -95,7 +97,12 @@ class Judge:
         if blocker is not None:
             return blocked_by(blocker)
         for need in rule.needs:
-            if not isinstance(need, Capability) and (reason := need.missing(self.location)):
+            # A rule finds out itself what the executor lacks, but only in a host of its own.
+            if isinstance(need, Capability):
+                reason = self.lacks_itself.get(need, "")
+            else:
+                reason = need.missing(self.location)
+            if reason:
                 return _not_applicable(reason, need.value)
         if monotonic() > self.deadline:
             return Finding(

@@ -30,7 +30,7 @@ from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
-from executor_conformance.requirements import TaskLocation
+from executor_conformance.requirements import Capability, TaskLocation
 from executor_conformance.rules import CHAPTERS, Chapter, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
@@ -203,6 +203,7 @@ class ConformanceSession:
             store,
             selected=self._selected,
             lacks=target.adapter.lacks,
+            lacks_itself={Capability[name]: why for name, why in self.discovery.facts.lacks.items()},
             location=self.discovery.facts.location,
             deadline=self.deadline,
             time_limit_s=self.settings.time_limit_s,
