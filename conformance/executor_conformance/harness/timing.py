@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -113,32 +114,42 @@ def recurring_interval_s(series: Sequence[tuple[Sequence[float], Sequence[float]
         return None
     step = 1 / (_OVERSAMPLING * longest)
     frequencies = [_LOWEST_HZ + number * step for number in range(int((_HIGHEST_HZ - _LOWEST_HZ) / step) + 1)]
-    evidence, frequency = max(
-        (sum(_circular_correlation(frequency, *each) for each in series), frequency)
-        for frequency in frequencies
-    )
+    correlations = [_circular_correlations(_LOWEST_HZ, step, len(frequencies), *each) for each in series]
+    evidence, frequency = max(zip(map(sum, zip(*correlations, strict=True)), frequencies, strict=True))
     p_value = len(frequencies) * _fishers_p_value(evidence, len(series))
     return 1 / frequency if p_value <= _FALSE_POSITIVE_RATE else None
 
 
-def _circular_correlation(frequency: float, submitted: Sequence[float], waited: Sequence[float]) -> float:
-    """The correlation of submission and wait, as angles at this many turns per second.
+def _circular_correlations(
+    lowest: float, step: float, count: int, submitted: Sequence[float], waited: Sequence[float]
+) -> list[float]:
+    """The correlations of submission and wait, as angles at ``count`` evenly spaced frequencies.
 
-    :returns: the negative logarithm of its p-value.
+    There are thousands of them.  So the angles are rotated from one frequency to the next, and three sums
+    give the correlation.
+
+    :returns: the negative logarithms of their p-values.
     """
-    submissions, waits = (
-        _centred([cmath.rect(1.0, math.tau * frequency * second) for second in seconds])
-        for seconds in (submitted, waited)
-    )
-    variances = sum(abs(one) ** 2 for one in submissions) * sum(abs(other) ** 2 for other in waits)
-    covariance = abs(sum(one * other for one, other in zip(submissions, waits, strict=True))) ** 2
-    squared = covariance / variances if variances > 1e-9 else 0.0
-    return -(len(submitted) - 2) * math.log(max(1 - squared, 1e-12))
+    submissions, waits = (_angles(lowest, seconds) for seconds in (submitted, waited))
+    submission_steps, wait_steps = (_angles(step, seconds) for seconds in (submitted, waited))
+    size = len(submitted)
+    evidence = []
+    for _ in range(count):
+        submission_sum, wait_sum = sum(submissions), sum(waits)
+        products = sum(map(operator.mul, submissions, waits))
+        covariance = abs(products - submission_sum * wait_sum / size) ** 2
+        # All points lie on the unit circle.
+        variances = (size - abs(submission_sum) ** 2 / size) * (size - abs(wait_sum) ** 2 / size)
+        squared = covariance / variances if variances > 1e-9 else 0.0
+        evidence.append(-(size - 2) * math.log(max(1 - squared, 1e-12)))
+        submissions = list(map(operator.mul, submissions, submission_steps))
+        waits = list(map(operator.mul, waits, wait_steps))
+    return evidence
 
 
-def _centred(points: Sequence[complex]) -> list[complex]:
-    mean = sum(points) / len(points)
-    return [point - mean for point in points]
+def _angles(frequency: float, seconds: Sequence[float]) -> list[complex]:
+    """These times as points on the unit circle."""
+    return [cmath.rect(1.0, math.tau * frequency * second) for second in seconds]
 
 
 def _fishers_p_value(total: float, count: int) -> float:
