@@ -6,6 +6,7 @@ Under pytest-xdist the controller looks at the target and collects the verdicts;
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -180,6 +181,7 @@ class ConformanceSession:
             self.settings.options,
             self._scratch(f"import-{os.getpid()}"),
         )
+        gc.freeze()  # modules are never garbage: the collections of pytest, ten at its end, can skip them
         context = RunContext(
             target=target,
             budgets=Budgets.of(self.calibration, self.discovery.facts.first_task_s),
