@@ -18,6 +18,8 @@ _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
+#: A machine is as fast as it was if it is slower by at most this factor.
+_AS_FAST = 1.1
 #: How many forks and interpreter starts are timed for a median.
 _FORKS, _INTERPRETERS = 7, 3
 
@@ -127,9 +129,15 @@ class Waiting:
     def slowdown(self) -> float:
         """How many times slower than at its calibration this machine is now.
 
-        The least of three looks, because a slow moment does not make a slow machine.
+        The least of three looks, because a slow moment does not make a slow machine.  The first look that
+        finds it as fast as it was is the last.
         """
-        return min(self._slowdown_of_this_moment() for _ in range(3))
+        least = self._slowdown_of_this_moment()
+        for _ in range(2):
+            if least <= _AS_FAST:
+                break
+            least = min(least, self._slowdown_of_this_moment())
+        return least
 
     def _slowdown_of_this_moment(self) -> float:
         slowdown = processor_share() / self.budgets.scale
