@@ -13,6 +13,9 @@ from executor_conformance.verdicts import Broken, Stalled
 
 SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
+#: After this many seconds a wait is probably in vain: its naps may be as long as the second value, unless it
+#: drives the executor's loop meanwhile.
+_SOON_S, _LONGEST_LATE_NAP_S = 1.0, 0.02
 #: The longest nap after a condition that itself takes long to check.
 _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
@@ -124,7 +127,8 @@ class Waiting:
             taken = max(nap, costly_nap)
             yield taken
             rounds += max(taken / _LONGEST_NAP_S, 1.0)
-            nap = min(nap * 1.5, _LONGEST_NAP_S)
+            is_late = pump is None and monotonic() - began > _SOON_S
+            nap = min(nap * 1.5, _LONGEST_LATE_NAP_S if is_late else _LONGEST_NAP_S)
 
     def slowdown(self) -> float:
         """How many times slower than at its calibration this machine is now.
