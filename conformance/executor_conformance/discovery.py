@@ -15,7 +15,7 @@ from typing import Any
 from executor_conformance.adapters.api import Adapter, CannotDrive
 from executor_conformance.adapters.registry import AdapterError, adapters, choose, recognize
 from executor_conformance.harness.blackboard import Blackboard
-from executor_conformance.harness.calibration import Budgets, Calibration, fork_here_s
+from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
 from executor_conformance.harness.containment import ContainmentResult, End, Limits, contain
 from executor_conformance.harness.context import Facts, RunContext
 from executor_conformance.harness.journal import Run
@@ -29,7 +29,7 @@ from executor_conformance.requirements import TaskLocation
 from executor_conformance.verdicts import Judgement
 
 #: Seconds that an import may take, and by how much a slow machine may extend that.
-_IMPORT_S, _LARGEST_EXTENSION = 60.0, 2.0
+_IMPORT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def discover(
     :raises TargetError: the target cannot be used; nothing was left behind.
     """
     budgets = Budgets.of(calibration)
-    import_budget_s = _IMPORT_S * min(calibration.scale, _LARGEST_EXTENSION)
+    import_budget_s = _IMPORT_S * min(calibration.scale, LARGEST_EXTENSION)
 
     def body(blackboard: Blackboard) -> None:
         blackboard.enter("import", allowance_s=import_budget_s, pid=os.getpid())

@@ -24,6 +24,8 @@ _FORK_S = 0.004
 _INTERPRETER_S = 0.06
 _JITTER_S = 0.004
 _LARGEST_SCALE = 6.0
+#: A slow machine extends fixed limits by at most this factor, because they are generous already.
+LARGEST_EXTENSION = 2.0
 _COMPUTED_S = 0.02
 #: A sync() that waits for a second does so on any machine; a slow machine must not excuse it.
 _LONGEST_BLOCK_S = 0.8

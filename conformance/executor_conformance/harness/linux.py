@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 import warnings
+from collections.abc import Callable
 
 # Taken before the executor under test is imported: one that replaces ``time.monotonic`` or ``time.sleep``
 # must not stop the suite's own clocks.
@@ -14,6 +15,13 @@ monotonic_ns = time.monotonic_ns
 sleep = time.sleep
 thread_time = time.thread_time
 process_time = time.process_time
+
+
+def duration_s(call: Callable[[], object]) -> float:
+    """How long a call takes, in seconds."""
+    began = monotonic()
+    call()
+    return monotonic() - began
 
 
 def fork() -> int:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import psutil
 
 MB = 1_000_000
+#: The size of a host that has grown, for rules that compare it with a small one.
+BALLAST = 150 * MB
 
 #: A list inside another list takes 56 bytes, 16 for the garbage collector, 8 for its one item and 8 for its
 #: place in the other list.

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 #: In seconds.  A polling interval is detected if it is at least twice this long.
 _SPREAD_S = 0.01
 #: A polling interval shows if the queued times have at most this correlation with the time since the previous
-#: task.  With 21 samples, chance produces such a correlation once in 10,000 times.
+#: task.  With 21 samples, chance produces such a correlation twice in 10,000 times.
 _PHASE_CORRELATION = -0.7
 #: Polling frequencies from 1 Hz to 40 Hz are tried, that is intervals from 1 s to 25 ms.
 _LOWEST_HZ, _HIGHEST_HZ = 1.0, 40.0

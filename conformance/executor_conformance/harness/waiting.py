@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from executor_conformance.harness.calibration import Budgets, fork_here_s, interpreter_here_s, processor_share
+from executor_conformance.harness.calibration import (
+    LARGEST_EXTENSION,
+    Budgets,
+    fork_here_s,
+    interpreter_here_s,
+    processor_share,
+)
 from executor_conformance.harness.context import Facts
 from executor_conformance.harness.linux import monotonic, sleep
 from executor_conformance.verdicts import Broken, Stalled
@@ -20,7 +26,7 @@ _SOON_S, _LONGEST_LATE_NAP_S = 1.0, 0.02
 _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
-_SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION = 1.5, 6.0
+_SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION_OF_A_WAIT = 1.5, 6.0
 #: A machine is as fast as it was if it is slower by at most this factor.
 _AS_FAST = 1.1
 #: How many forks and interpreter starts are timed for a median.
@@ -121,7 +127,7 @@ class Waiting:
                 if slowdown < _SLOWDOWN_THAT_COUNTS:
                     raise TimeoutError
                 extended = True
-                budget_s *= min(slowdown, _LARGEST_EXTENSION)
+                budget_s *= min(slowdown, _LARGEST_EXTENSION_OF_A_WAIT)
             # A condition that inspects all processes and files must not keep a processor busy.
             costly_nap = min(3 * (monotonic() - looked), _LONGEST_COSTLY_NAP_S)
             taken = max(nap, costly_nap)
@@ -129,6 +135,10 @@ class Waiting:
             rounds += max(taken / _LONGEST_NAP_S, 1.0)
             is_late = pump is None and monotonic() - began > _SOON_S
             nap = min(nap * 1.5, _LONGEST_LATE_NAP_S if is_late else _LONGEST_NAP_S)
+
+    def extension(self) -> float:
+        """The factor by which fixed limits grow on a machine that has become slower since its calibration."""
+        return min(max(self.slowdown(), 1.0), LARGEST_EXTENSION)
 
     def slowdown(self) -> float:
         """How many times slower than at its calibration this machine is now.

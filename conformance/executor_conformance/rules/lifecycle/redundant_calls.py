@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from executor_conformance.contract import SUCCESS, Call
 from executor_conformance.harness.events import Observation as Event
-from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.linux import duration_s
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
@@ -192,7 +192,7 @@ def idle_sync_is_harmless(trial: Trial) -> None:
     name_of = trial.target.adapter.name_of
     round_of_the_loop = f"{name_of(subject.driver.pump_call)} and {name_of(Call.GET_EVENT_BUFFER)}"
     for name, call in {name_of(Call.SYNC): subject.sync, round_of_the_loop: subject.pump}.items():
-        shortest = min(_duration(call) for _ in range(3))
+        shortest = min(duration_s(call) for _ in range(3))
         expect(
             shortest < trial.budgets.block_s,
             expected=f"{name} to return within {trial.budgets.block_s:.1f} s while no task runs",
@@ -215,12 +215,6 @@ def idle_sync_is_harmless(trial: Trial) -> None:
         expected="no more events after every task has been reported",
         actual=_listed(subject.history[count:]),
     )
-
-
-def _duration(call: Callable[[], object]) -> float:
-    began = monotonic()
-    call()
-    return monotonic() - began
 
 
 def _listed(events: Sequence[Event]) -> str:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from executor_conformance.harness.linux import monotonic
-from executor_conformance.harness.memory import MB, ballast, has_room_for, held_beside, private_bytes
+from executor_conformance.harness.memory import BALLAST, MB, ballast, has_room_for, held_beside, private_bytes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must
 from executor_conformance.verdicts import NotApplicable, expect
 
-_BALLAST = 150 * MB
 _GROWTH_ALLOWED, _SHARE_ALLOWED = 20 * MB, 0.15
 #: How many times two tasks collect garbage, and how many pairs of tasks run before the last time.
 _COLLECTIONS, _PAIRS_BEFORE_THE_LAST = 3, 15
@@ -33,14 +32,14 @@ def copy_on_write_survives_garbage_collection(trial: Trial) -> None:
     a host that has grown.
     Origin: apache/airflow#58365; apache/airflow discussion 58143 (20-30 MB became over 100 MB per worker).
     """
-    if not has_room_for(_BALLAST):
+    if not has_room_for(BALLAST):
         raise NotApplicable(
-            f"not enough free memory for {_BALLAST // MB} MB in the scheduler process and in each worker"
+            f"not enough free memory for {BALLAST // MB} MB in the scheduler process and in each worker"
         )
     gc.collect()  # Before the ballast exists: a collection copies pages that the suite itself shares.
     small = _memory_after_collecting(trial)
     before = private_bytes() or 0
-    held = ballast(_BALLAST)
+    held = ballast(BALLAST)
     size = (private_bytes() or 0) - before
     large = _memory_after_collecting(trial)
     del held

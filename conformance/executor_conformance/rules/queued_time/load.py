@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from executor_conformance.harness.calibration import fork_here_s
-from executor_conformance.harness.memory import MB, ballast, has_room_for
+from executor_conformance.harness.memory import BALLAST, MB, ballast, has_room_for
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import should
@@ -17,7 +17,6 @@ from executor_conformance.verdicts import NotApplicable
 _BASELINE_SAMPLES = 15
 #: Queued time may be this many times the baseline, and this many forks of the host as it is now, more.
 _TIMES_BASELINE, _FORKS = 1.5, 4
-_BALLAST = 150 * MB
 _HUNDREDS = 600
 #: The length of a large argument in bytes.
 _LONG_ARGUMENT = 100_000
@@ -38,15 +37,15 @@ def no_delay_with_a_large_host_heap(trial: Trial) -> None:
     Origin: a fork takes 33 microseconds per MB of the process (Linux 6.18), and a garbage collection far
     more.
     """
-    if not has_room_for(_BALLAST):
+    if not has_room_for(BALLAST):
         raise NotApplicable(
-            f"the machine does not have {_BALLAST // MB} MB to spare for the scheduler process and for each "
+            f"the machine does not have {BALLAST // MB} MB to spare for the scheduler process and for each "
             "worker"
         )
     baseline_s = _baseline_s(trial)
-    held = ballast(_BALLAST)
+    held = ballast(BALLAST)
     _expect_no_delay(
-        trial, baseline_s, f"a task submitted by a scheduler process with {_BALLAST // MB} MB of objects"
+        trial, baseline_s, f"a task submitted by a scheduler process with {BALLAST // MB} MB of objects"
     )
     del held
 

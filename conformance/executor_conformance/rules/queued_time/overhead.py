@@ -6,14 +6,18 @@ import random
 import statistics
 from dataclasses import dataclass
 
-from executor_conformance.harness.calibration import fork_here_s, interpreter_here_s, times_out_of_processor
+from executor_conformance.harness.calibration import (
+    LARGEST_EXTENSION,
+    fork_here_s,
+    interpreter_here_s,
+    times_out_of_processor,
+)
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.timing import PollingTest, recurring_interval_s
 from executor_conformance.harness.trial import Trial
 from executor_conformance.rules import should
 from executor_conformance.rules.queued_time.median import expect_median_within
 from executor_conformance.rules.queued_time.sampling import (
-    LARGEST_EXTENSION,
     OVERHEAD_COSTS,
     OVERHEAD_S,
     WARM_UP,

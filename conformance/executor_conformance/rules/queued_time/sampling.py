@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from executor_conformance.contract import TaskKey
+from executor_conformance.harness.calibration import LARGEST_EXTENSION
 from executor_conformance.harness.linux import monotonic, monotonic_ns
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
@@ -15,8 +16,6 @@ from executor_conformance.harness.trial import Trial
 _FORK_BUDGET_S, _INTERPRETER_BUDGET_S = 0.1, 1.5
 #: A budget is at least this many times what such a process costs on this machine.
 _PROCESS_COSTS = 25
-#: A slow machine extends fixed budgets by at most this factor, because they are generous already.
-LARGEST_EXTENSION = 2.0
 #: An executor may add this many seconds, and this many times the cost of the process, to queued time.
 OVERHEAD_S, OVERHEAD_COSTS = 0.005, 6
 #: The first tasks of an executor do not count: it may prepare workers with them.

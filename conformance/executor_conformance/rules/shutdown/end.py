@@ -19,9 +19,8 @@ from executor_conformance.rules.shutdown.leftovers import (
 )
 from executor_conformance.verdicts import expect
 
-#: ``end()`` may return this many seconds after the last task has ended.  A slow machine raises the limit, at
-#: most by this factor.
-_PROMPT_S, _MAX_SLOWDOWN = 1.0, 2.0
+#: ``end()`` may return this many seconds after the last task has ended.
+_PROMPT_S = 1.0
 
 
 @must(needs=(Observation.VISIBLE_WORKERS,))
@@ -213,7 +212,7 @@ def end_returns_promptly_after_the_last_task(trial: Trial) -> None:
         returned = monotonic_ns()
         ended = [run.finished_ns for probe in held for run in probe.runs if run.finished_ns is not None]
         late_s = (returned - max(ended, default=returned)) / 1e9
-        allowed_s = idle_s + _PROMPT_S * min(max(trial.slowdown(), 1.0), _MAX_SLOWDOWN)
+        allowed_s = idle_s + _PROMPT_S * trial.extension()
         if late_s < allowed_s:
             return
     expect(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from executor_conformance.contract import FAILED, SUCCESS, Call
-from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.linux import duration_s
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
@@ -38,7 +38,7 @@ def submit_does_not_block(trial: Trial) -> None:
     queued = trial.probes(4)
     subject.submit(*held)
     subject.await_started(*held)
-    shortest = min(_duration(partial(subject.submit, probe)) for probe in queued)
+    shortest = min(duration_s(partial(subject.submit, probe)) for probe in queued)
     expect(
         shortest < trial.budgets.block_s,
         expected=f"{trial.target.adapter.name_of(Call.EXECUTE_ASYNC)} to return within "
@@ -71,7 +71,7 @@ def sync_does_not_block(trial: Trial) -> None:
         (Call.GET_EVENT_BUFFER, subject.drain),
     ]
     for kind, call in calls:
-        shortest = min(_duration(call) for _ in range(4))
+        shortest = min(duration_s(call) for _ in range(4))
         expect(
             shortest < trial.budgets.block_s,
             expected=f"{trial.target.adapter.name_of(kind)} to return within {trial.budgets.block_s:.1f} s "
@@ -85,12 +85,6 @@ def sync_does_not_block(trial: Trial) -> None:
     )
     gate.open()
     subject.await_terminal(*held, *queued)
-
-
-def _duration(call: Callable[[], object]) -> float:
-    began = monotonic()
-    call()
-    return monotonic() - began
 
 
 @must(
