@@ -130,18 +130,23 @@ def _source(module: str) -> ast.Module:
 class _Declaration:
     """A rule as it stands in the source.
 
+    It keeps no part of the syntax tree: the trees of all chapters together take 9 MB, and each host would
+    inherit the pages.
+
     :param values: the arguments of its decorator.
     """
 
     chapter: Chapter
     module: str
-    function: ast.FunctionDef
+    function: str
+    line: int
+    docstring: str
     level: Level
     values: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        return f"{self.chapter.name}.{self.function.name.replace('_', '-')}"
+        return f"{self.chapter.name}.{self.function.replace('_', '-')}"
 
 
 def _declarations(chapter: Chapter, module: str) -> Iterator[_Declaration]:
@@ -157,8 +162,15 @@ def _declarations(chapter: Chapter, module: str) -> Iterator[_Declaration]:
             if isinstance(called, ast.Name) and called.id in _LEVELS:
                 assert isinstance(function, ast.FunctionDef)
                 assert isinstance(decorator, ast.Call)
-                values = {str(one.arg): _value(one.value, constants) for one in decorator.keywords}
-                yield _Declaration(chapter, module, function, _LEVELS[called.id], values)
+                yield _Declaration(
+                    chapter,
+                    module,
+                    function.name,
+                    function.lineno,
+                    ast.get_docstring(function) or "",
+                    _LEVELS[called.id],
+                    {str(one.arg): _value(one.value, constants) for one in decorator.keywords},
+                )
 
 
 def _value(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
@@ -182,8 +194,8 @@ _SECTION = re.compile(r"^(Why|Likely causes|Origin):[ ]*", re.MULTILINE)
 
 
 def _rule(declaration: _Declaration, gateways: list[str]) -> Rule:
-    function, values = declaration.function, declaration.values
-    pieces = _SECTION.split(ast.get_docstring(function) or "")
+    values = declaration.values
+    pieces = _SECTION.split(declaration.docstring)
     sections = {name: " ".join(text.split()) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
     if declaration.id in gateways:
         before = gateways[: gateways.index(declaration.id)]
@@ -203,8 +215,8 @@ def _rule(declaration: _Declaration, gateways: list[str]) -> Rule:
         events_only=values.get("events_only", False),
         budget=values.get("budget", "rule"),
         module=declaration.module,
-        function=function.name,
-        line=function.lineno,
+        function=declaration.function,
+        line=declaration.line,
     )
 
 
