@@ -12,6 +12,8 @@ from executor_conformance.programs.program import DAGS, Program, Step
 
 #: Hypothesis takes at most this many steps per program, and this many after the executor has ended.
 _STEPS, _STEPS_AFTER_THE_END = 12, 3
+#: This many programs are generated in advance.
+_PREPARING = 10
 #: A program that does not end the executor continues with one of these.
 _FINALES = ((), ("end", "drain-dag"), ("end", "late", "drain-dag"), ("terminate", "drain-dag"))
 
@@ -38,12 +40,12 @@ def explore(trial: Trial, *, kills: bool, seed: int, limited: bool = True, share
 
 @functools.cache
 def prepare() -> None:
-    """Import Hypothesis and let it generate one program, which is not run.
+    """Import Hypothesis and let it generate a few programs, which are not run.
 
-    This takes a second: Hypothesis looks for constants in the source of most modules.  The hosts of all rules
-    are forked from one process; done there, it is done for all of them.
+    This takes half a second: with one of the first draws, Hypothesis looks for constants in the source of the
+    user's modules.  The hosts of all rules are forked from one process; done there, it is done for all.
     """
-    _generate(lambda program: False, 1, kills=False, seed=0, limited=True)
+    _generate(lambda program: False, _PREPARING, kills=False, seed=0, limited=True)
 
 
 def _generate(
