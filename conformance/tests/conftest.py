@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,47 +32,22 @@ _CLEARED = (
 #: that start ``python -m pytest`` themselves run with all installed plugins.
 _WITHOUT_PLUGINS = "-p no:anyio -p no:hypothesispytest"
 
-#: The tests that take long because they run the suite: on executors that pass, which keeps a processor busy,
-#: and on executors that do not, which mostly waits.
-_BUSY = ("test_command.py", "test_legal.py")
-_WAITING = ("test_containment.py", "test_broken.py", "test_model.py", "test_plugin.py")
+#: The tests that take longest, because they run the suite.
+_LONG = (
+    "test_containment.py",
+    "test_command.py",
+    "test_legal.py",
+    "test_broken.py",
+    "test_model.py",
+    "test_plugin.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests to the workers, so that at any time some of them are busy and the others wait.
-
-    Each worker of pytest-xdist starts with an equal part of the list.
-    """
-    busy, waiting = (_from(files, items) for files in (_BUSY, _WAITING))
-    long = {*busy, *waiting}
-    short = [item for item in items if item not in long]
+    """Deal the slowest tests to the workers first: each worker starts with a part of the list."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items[:] = [
-        item
-        for worker in range(workers)
-        for item in (
-            *_mixed(busy[worker::workers], waiting[worker::workers], phase=worker / workers),
-            *short[worker::workers],
-        )
-    ]
-
-
-def _from(files: Sequence[str], items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """The tests from these files, in the order of the files."""
-    found = [item for item in items if item.path.name in files]
-    return sorted(found, key=lambda item: files.index(item.path.name))
-
-
-def _mixed(
-    busy: Sequence[pytest.Item], waiting: Sequence[pytest.Item], phase: float
-) -> Iterator[pytest.Item]:
-    """Both lists in one, each spread evenly.
-
-    :param phase: the distance of the first busy test from the start, as a part of that between two of them.
-    """
-    places = [((number + phase) / len(busy), item) for number, item in enumerate(busy)]
-    places += [((number + 0.5) / len(waiting), item) for number, item in enumerate(waiting)]
-    return (item for _, item in sorted(places, key=lambda place: place[0]))
+    items[:] = [item for first in range(workers) for item in items[first::workers]]
 
 
 @dataclass
