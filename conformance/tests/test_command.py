@@ -63,6 +63,35 @@ def test_shared_memory_of_other_programs_is_no_leak(judge: Command) -> None:
     assert judged.status == 0, judged.output
 
 
+#: Like Airflow 3, it freezes its objects while it forks.  A later collection in the host also visits objects
+#: of which the suite's own processes have copies.
+UNFREEZES = """
+    import gc
+    from fixtures.plain import LocalExecutor
+
+    LIBRARY = [[None] for _ in range(1_000_000)]  # 88 MB that each host inherits
+
+    class Unfreezes(LocalExecutor):
+        def __init__(self, parallelism=4):
+            super().__init__(parallelism, start_method="snapshot")
+
+        def start(self):
+            gc.freeze()
+            super().start()
+            gc.unfreeze()
+
+        def end(self):
+            super().end()
+            gc.collect()
+"""
+
+
+def test_memory_of_the_suite_is_not_that_of_the_executor(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(unfreezes=UNFREEZES)
+    judged = judge("--executor=unfreezes:Unfreezes", "-k", "memory.copy-on-write")
+    assert judged.status == 0, judged.output
+
+
 def test_failed_rule_sets_the_exit_status(judge: Command) -> None:
     judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "parallelism.nan-is-rejected")
     assert list(judged.rules("failed")) == ["parallelism.nan-is-rejected"]

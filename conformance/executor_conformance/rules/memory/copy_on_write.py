@@ -36,7 +36,10 @@ def copy_on_write_survives_garbage_collection(trial: Trial) -> None:
         raise NotApplicable(
             f"not enough free memory for {BALLAST // MB} MB in the scheduler process and in each worker"
         )
-    gc.collect()  # Before the ballast exists: a collection copies pages that the suite itself shares.
+    # A collection copies pages that the host shares with the suite's own processes, so one comes before
+    # anything is measured.  It has to visit frozen objects too, because the executor may unfreeze them.
+    gc.unfreeze()
+    gc.collect()
     small = _memory_after_collecting(trial)
     before = private_bytes() or 0
     held = ballast(BALLAST)
