@@ -28,7 +28,7 @@ from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.requirements import TaskLocation
 from executor_conformance.verdicts import Judgement
 
-#: Seconds that an import may take, and by how much a slow machine may extend that.
+#: Seconds that an import may take.
 _IMPORT_S = 60.0
 
 

@@ -44,7 +44,7 @@ class FuturesAdapter(Adapter):
         Call.GET_EVENT_BUFFER: "Future.result()",
     }
     lacks: ClassVar = {
-        Capability.COROUTINE: "submit() returns the coroutine that the call returned, and does not await it",
+        Capability.COROUTINE: "submit() does not await a coroutine that the call returns",
         Capability.START: "a concurrent.futures executor is started by its constructor",
         Capability.INERT_CONSTRUCTOR: "a concurrent.futures executor is started by its constructor",
         Capability.TERMINATE: "concurrent.futures has no terminate()",

@@ -71,14 +71,12 @@ class NativeDriver(Driver):
 def _what_is_lacking(kinds: Set[str], *, is_async: bool) -> dict[Capability, str]:
     lacks = {}
     if "argv" not in kinds:
-        lacks[Capability.ARGV] = "its command_kinds does not contain argv"
-        lacks[Capability.EXIT_STATUS] = (
-            "its command_kinds does not contain argv, and a call has no exit status"
-        )
+        lacks[Capability.ARGV] = "command_kinds does not include 'argv'"
+        lacks[Capability.EXIT_STATUS] = "command_kinds does not include 'argv', and a call has no exit status"
     if "callable" not in kinds:
-        lacks[Capability.CALLABLE] = "its command_kinds does not contain callable"
+        lacks[Capability.CALLABLE] = "command_kinds does not include 'callable'"
     if "coroutine" not in kinds:
-        lacks[Capability.COROUTINE] = "its command_kinds does not contain coroutine"
+        lacks[Capability.COROUTINE] = "command_kinds does not include 'coroutine'"
     if not is_async:
         lacks[Capability.ASYNC] = "its is_async is not True"
     return lacks

@@ -145,7 +145,7 @@ def distribution_of(thing: Any) -> str | None:
     """``"name version"`` of the installed distribution that has this class, or ``None``."""
     module = getattr(thing, "__module__", "") or ""
     package = module.split(".")[0]
-    names = _distributions_with(package) or _editable_distributions(package)
+    names = metadata.packages_distributions().get(package) or _editable_distributions(package)
     if not names:
         return None
     # Several may share a namespace, as those of Airflow do: take the one with the module's file.
@@ -153,28 +153,6 @@ def distribution_of(thing: Any) -> str | None:
     having = (name for name in names if any(_is_module(own, file) for file in metadata.files(name) or ()))
     name = names[0] if len(names) == 1 else next(having, names[0])
     return f"{name} {metadata.version(name)}"
-
-
-def _distributions_with(package: str) -> list[str]:
-    """The distributions with this top-level package.
-
-    ``metadata.packages_distributions()`` finds the same, but parses the file lists of all distributions.
-    """
-    found = []
-    for distribution in metadata.distributions():
-        declared = (distribution.read_text("top_level.txt") or "").split()
-        if declared:
-            has = package in declared
-        else:
-            listed = distribution.read_text("RECORD") or distribution.read_text("SOURCES.txt") or ""
-            has = package in listed and any(_is_below(package, file) for file in distribution.files or ())
-        if has:
-            found.append(distribution.metadata["Name"])
-    return found
-
-
-def _is_below(package: str, file: metadata.PackagePath) -> bool:
-    return file.suffix == ".py" and (file.parts[0] if len(file.parts) > 1 else file.stem) == package
 
 
 def _is_module(own: str, file: metadata.PackagePath) -> bool:

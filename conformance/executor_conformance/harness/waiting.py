@@ -19,16 +19,11 @@ from executor_conformance.verdicts import Broken, Stalled
 
 SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
-#: After this many seconds a wait is probably in vain: its naps may be as long as the second value, unless it
-#: drives the executor's loop meanwhile.
-_SOON_S, _LONGEST_LATE_NAP_S = 1.0, 0.02
 #: The longest nap after a condition that itself takes long to check.
 _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION_OF_A_WAIT = 1.5, 6.0
-#: A machine is as fast as it was if it is slower by at most this factor.
-_AS_FAST = 1.1
 #: How many forks and interpreter starts are timed for a median.
 _FORKS, _INTERPRETERS = 7, 3
 
@@ -133,8 +128,7 @@ class Waiting:
             taken = max(nap, costly_nap)
             yield taken
             rounds += max(taken / _LONGEST_NAP_S, 1.0)
-            is_late = pump is None and monotonic() - began > _SOON_S
-            nap = min(nap * 1.5, _LONGEST_LATE_NAP_S if is_late else _LONGEST_NAP_S)
+            nap = min(nap * 1.5, _LONGEST_NAP_S)
 
     def extension(self) -> float:
         """The factor by which fixed limits grow on a machine that has become slower since its calibration."""
@@ -148,7 +142,7 @@ class Waiting:
         """
         least = self._slowdown_of_this_moment()
         for _ in range(2):
-            if least <= _AS_FAST:
+            if least <= 1.0:
                 break
             least = min(least, self._slowdown_of_this_moment())
         return least
