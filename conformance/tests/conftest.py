@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -124,13 +126,22 @@ class Command:
         print(f"{judged.seconds:.1f} s, status {judged.status}, {' '.join(arguments)}\n{judged.output}")
         return judged
 
-    def left_alive(self) -> list[str]:
-        """Return the processes that this command started, directly or indirectly, and that still run."""
+    def left_alive(self, timeout: float = 0.0) -> list[str]:
+        """Return the processes that this command started, directly or indirectly, and that still run.
+
+        :param timeout: wait this many seconds for them to end.
+        """
+        until = time.monotonic() + timeout
+        while (found := self._running()) and time.monotonic() < until:
+            psutil.wait_procs(found, timeout=until - time.monotonic())
+        return [f"{process.pid} {_command_line(process)[:100]}" for process in found]
+
+    def _running(self) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(f"{process.pid} {' '.join(process.cmdline())[:100]}")
+                    found.append(process)
             except psutil.Error:
                 pass
         return found
@@ -148,6 +159,13 @@ class Command:
                 pass
 
 
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return "(ended)"
+
+
 @pytest.fixture
 def judge(pytester: pytest.Pytester) -> Iterator[Command]:
     """Return the command, in the folder of ``pytester``."""
@@ -156,16 +174,30 @@ def judge(pytester: pytest.Pytester) -> Iterator[Command]:
     command.kill_what_is_left()
 
 
+class Mailbox:
+    """A FIFO to which processes under test write lines."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._file = os.fdopen(
+            os.open(path, os.O_RDWR), "rb", buffering=0
+        )  # open at once, and never at its end
+
+    def line(self, timeout: float) -> str:
+        """Return the next line.
+
+        :raises TimeoutError: none has come after this many seconds.
+        """
+        if not select.select([self._file], [], [], timeout)[0]:
+            raise TimeoutError(f"no line after {timeout} s")
+        return self._file.readline().decode().strip()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], object], float], bool]:
-    """Return a function that waits for a condition, and returns whether it held in time."""
-
-    def wait(condition: Callable[[], object], seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.01)
-        return True
-
-    return wait
+def mailbox() -> Iterator[Callable[[Path], Mailbox]]:
+    """Return a function that creates a mailbox at a path."""
+    with contextlib.ExitStack() as stack:
+        yield lambda path: stack.enter_context(contextlib.closing(Mailbox(path)))

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from conftest import Command, Judged
+from conftest import Command, Judged, Mailbox
 
 from executor_conformance.rules import catalogue
 
-Eventually = Callable[[Callable[[], object], float], bool]
+NewMailbox = Callable[[Path], Mailbox]
 
 CONSTRUCTOR = "interface.constructor-accepts-parallelism"
 FIRST_TASK = "lifecycle.runs-a-task"
@@ -192,6 +193,8 @@ GATED = """
             with open("running", "a") as file:
                 file.write(f"{os.getpid()}\\n")
             super().execute_async(*arguments, **options)
+            with open("mailbox", "w") as file:
+                file.write(f"{os.getpid()}\\n")
 
         def sync(self):
             # The first task, with which the suite discovers the executor, ends; all others keep running.
@@ -201,33 +204,34 @@ GATED = """
 
 
 def started_run(
-    judge: Command, pytester: pytest.Pytester, eventually: Eventually, *arguments: str
+    judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox, *arguments: str
 ) -> subprocess.Popen[str]:
     """Start a run, and return when its rules have running tasks and daemons."""
     pytester.makepyfile(gated=GATED)
+    hosts = mailbox(pytester.path / "mailbox")
     process = judge.start("--executor=gated:Executor", "-k", "interface.constructor or lifecycle", *arguments)
-    running = pytester.path / "running"
-    # The first line is from the discovery.
-    assert eventually(lambda: running.exists() and len(set(running.read_text().split())) > 1, 60)
-    assert eventually(lambda: len(judge.left_alive()) >= 4, 20)
+    of_discovery = hosts.line(60)
+    while hosts.line(60) == of_discovery:
+        pass
+    assert len(judge.left_alive()) >= 4
     return process
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_killed_pytest_leaves_no_process(
-    judge: Command, pytester: pytest.Pytester, eventually: Eventually, processes: str
+    judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox, processes: str
 ) -> None:
-    process = started_run(judge, pytester, eventually, "-n", processes)
+    process = started_run(judge, pytester, mailbox, "-n", processes)
     process.kill()
     process.communicate()
-    assert eventually(lambda: not judge.left_alive(), 5), judge.left_alive()
+    assert judge.left_alive(timeout=5) == []
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_ctrl_c_interrupts_the_run_and_writes_the_report(
-    judge: Command, pytester: pytest.Pytester, eventually: Eventually, processes: str
+    judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox, processes: str
 ) -> None:
-    process = started_run(judge, pytester, eventually, "-n", processes, "--conformance-report=x.json")
+    process = started_run(judge, pytester, mailbox, "-n", processes, "--conformance-report=x.json")
     os.kill(process.pid, signal.SIGINT)
     stdout, _ = process.communicate(timeout=20)
     assert process.returncode == pytest.ExitCode.INTERRUPTED
@@ -238,9 +242,9 @@ def test_ctrl_c_interrupts_the_run_and_writes_the_report(
 
 
 def test_terminated_pytest_leaves_no_process(
-    judge: Command, pytester: pytest.Pytester, eventually: Eventually
+    judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox
 ) -> None:
-    process = started_run(judge, pytester, eventually)
+    process = started_run(judge, pytester, mailbox)
     process.terminate()
     process.communicate()
-    assert eventually(lambda: not judge.left_alive(), 5), judge.left_alive()
+    assert judge.left_alive(timeout=5) == []

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Mailbox
 
 from fixtures.pytest_server import Server
-
-Eventually = Callable[[Callable[[], object], float], bool]
 
 #: Far more than any of these runs needs.
 PATIENCE_S = 120.0
@@ -73,7 +71,7 @@ def endless(tmp_path: Path) -> Path:
     (tmp_path / "test_it.py").write_text(
         "import os, signal\n\n"
         "def test_it():\n"
-        "    open('pid', 'w').write(str(os.getpid()))\n"
+        "    open('pid', 'w').write(f'{os.getpid()}\\n')\n"
         "    while True: signal.pause()\n"
     )
     return tmp_path
@@ -92,12 +90,12 @@ with tempfile.TemporaryFile() as output:
 """
 
 
-def test_a_run_ends_with_its_client(endless: Path, eventually: Eventually) -> None:
+def test_a_run_ends_with_its_client(endless: Path, mailbox: Callable[[Path], Mailbox]) -> None:
+    pid = mailbox(endless / "pid")
     client = subprocess.Popen([sys.executable, "-c", CLIENT, str(endless), str(PATIENCE_S)], cwd=REPOSITORY)
-    pid = endless / "pid"
     try:
-        assert eventually(lambda: pid.exists() and pid.read_text(), PATIENCE_S)
+        run = psutil.Process(int(pid.line(PATIENCE_S)))
     finally:
         client.kill()
         client.wait()
-    assert eventually(lambda: not psutil.pid_exists(int(pid.read_text())), PATIENCE_S)
+    run.wait(PATIENCE_S)
