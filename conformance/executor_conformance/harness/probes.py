@@ -85,7 +85,7 @@ class ProbeFactory:
         return Gate(os.path.join(self._scratch, f"gate-{next(self._gates)}"))
 
     def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
-        """A task that runs ``steps``; see :mod:`executor_conformance.probes.task`.
+        """A task that runs ``steps``; see :mod:`executor_conformance.probes.steps`.
 
         :param key: its key; by default one of its own.
         """

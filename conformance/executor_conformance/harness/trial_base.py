@@ -74,7 +74,7 @@ class TrialBase(Waiting):
     # -- tasks -----------------------------------------------------------------------------------------------
 
     def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
-        """A task of the suite; see :mod:`executor_conformance.probes.task` for its steps."""
+        """A task of the suite; see :mod:`executor_conformance.probes.steps`."""
         return self._factory.probe(*steps, key=key)
 
     def probes(self, count: int, *steps: str) -> list[Probe]:

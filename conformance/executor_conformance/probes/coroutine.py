@@ -2,7 +2,7 @@
 
 It runs on asyncio and on trio.
 
-:func:`run` takes the steps of :mod:`executor_conformance.probes.task`, and waits at a gate or takes a nap by
+:func:`run` takes the steps of :mod:`executor_conformance.probes.steps`, and waits at a gate or takes a nap by
 giving way to others.  A cancellation is recorded as the note ``cancelled``, and as ``cleaned up`` when it has
 waited for a moment after that.  It has some steps of its own:
 
@@ -29,8 +29,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
-from executor_conformance.probes import task as plain
 from executor_conformance.probes.event_loop import library
+from executor_conformance.probes.steps import ENDINGS, STEPS, note
+from executor_conformance.probes.task import begin
 from executor_conformance.probes.transport import record
 
 _VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("executor_conformance", default="clean")
@@ -39,7 +40,7 @@ _NAP_S = 0.01
 
 async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
     """Run the steps as the task ``probe``; returns as :func:`executor_conformance.probes.task.run` does."""
-    run_id = plain.begin(journal, probe)
+    run_id = begin(journal, probe)
     try:
         result: object = probe
         for step in steps:
@@ -48,15 +49,15 @@ async def run(journal: str, probe: str, steps: Sequence[str] = ()) -> object:
                 result = b"r" * int(value)
             elif name in _STEPS:
                 await _STEPS[name](journal, probe, run_id, value)
-            elif name in _ENDINGS or name in plain.ENDINGS:
+            elif name in _ENDINGS or name in ENDINGS:
                 record(journal, "finish", probe, run_id)
-                if name in plain.ENDINGS:
-                    plain.ENDINGS[name](value)
+                if name in ENDINGS:
+                    ENDINGS[name](value)
                 await _ENDINGS[name]()
             else:
-                plain.STEPS[name](journal, probe, run_id, value)
+                STEPS[name](journal, probe, run_id, value)
     except library().Cancelled:
-        plain.note(journal, probe, run_id, "cancelled")
+        note(journal, probe, run_id, "cancelled")
         await _clean_up(journal, probe, run_id)
         raise
     record(journal, "finish", probe, run_id)
@@ -85,7 +86,7 @@ async def _clean_up(journal: str, probe: str, run_id: str) -> None:
         raise
     except library().Cancelled:  # some libraries cancel an unshielded task again and again
         pass
-    plain.note(journal, probe, run_id, "cleaned up")
+    note(journal, probe, run_id, "cleaned up")
 
 
 async def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -114,7 +115,7 @@ async def _shrug(journal: str, probe: str, run_id: str, value: str) -> None:
         try:
             return await library().wait_at(value)
         except library().Cancelled:
-            plain.note(journal, probe, run_id, "shrugged")
+            note(journal, probe, run_id, "shrugged")
 
 
 async def _set_context(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -122,7 +123,7 @@ async def _set_context(journal: str, probe: str, run_id: str, value: str) -> Non
 
 
 async def _look_context(journal: str, probe: str, run_id: str, value: str) -> None:
-    plain.note(journal, probe, run_id, _VARIABLE.get())
+    note(journal, probe, run_id, _VARIABLE.get())
 
 
 async def _generator(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -131,7 +132,7 @@ async def _generator(journal: str, probe: str, run_id: str, value: str) -> None:
             yield 1
             yield 2
         finally:
-            plain.note(journal, probe, run_id, "generator closed")
+            note(journal, probe, run_id, "generator closed")
 
     generator = numbers()
     _UNFINISHED.append(generator)
@@ -142,7 +143,7 @@ _UNFINISHED: list[AsyncIterator[int]] = []
 
 
 async def _loop(journal: str, probe: str, run_id: str, value: str) -> None:
-    plain.note(journal, probe, run_id, f"{library().loop()} {threading.get_ident()}")
+    note(journal, probe, run_id, f"{library().loop()} {threading.get_ident()}")
 
 
 async def _lag(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -151,7 +152,7 @@ async def _lag(journal: str, probe: str, run_id: str, value: str) -> None:
         began = time.monotonic()
         await library().sleep(_NAP_S)
         late.append(max(0, int(1e6 * (time.monotonic() - began - _NAP_S))))
-    plain.note(journal, probe, run_id, " ".join(map(str, late)))
+    note(journal, probe, run_id, " ".join(map(str, late)))
 
 
 _Step = Callable[[str, str, str, str], Coroutine[Any, Any, None]]

@@ -22,7 +22,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
-from executor_conformance.probes.task import HOST_HANDLER
+from executor_conformance.probes.steps import HOST_HANDLER
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable, expect
