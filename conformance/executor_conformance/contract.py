@@ -58,6 +58,9 @@ class Call(str, enum.Enum):
     __str__ = str.__str__
 
 
+#: Calls that a scheduler makes once.
+LIFECYCLE_CALLS = frozenset({Call.CONSTRUCTOR, Call.START, Call.END, Call.TERMINATE})
+
 Command = Sequence[str] | Callable[[], object] | Callable[[], Coroutine[Any, Any, object]]
 EventBuffer = dict[TaskKey, tuple[str, object]]
 

@@ -1,6 +1,7 @@
 """Looks at the target before the first rule, in a process that may be lost.
 
-A child shows that the import ends, which adapter fits, and how one task behaves.  Only then does the pytest
+A child shows that the import ends, which adapter fits, how long the executor takes to start, and how one task
+behaves.  Only then does the pytest
 process import the target itself, once, so that the processes of the rules are forked with it in memory.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from executor_conformance.adapters.api import Adapter, CannotDrive
 from executor_conformance.adapters.registry import AdapterError, adapters, choose, recognize
-from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.contract import LIFECYCLE_CALLS
+from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
 from executor_conformance.harness.containment import ContainmentResult, End, Limits, contain
 from executor_conformance.harness.context import Facts, RunContext
@@ -69,12 +71,16 @@ def discover(
     scratch: str,
     build: Callable[[Target, dict[str, Any]], Any] | None = None,
     dispose: Callable[[Any], None] | None = None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> Discovery:
     """Import the target in a child, find its adapter and let it run one task.
 
+    An executor may take a minute for each step of this; the budgets of the rules follow from what it took.
+
+    :param progress: told now and then what takes so long.
     :raises TargetError: the target cannot be used; nothing was left behind.
     """
-    budgets = Budgets.of(calibration)
+    budgets = Budgets.of_the_first(calibration)
     import_budget_s = _IMPORT_S * min(calibration.scale, LARGEST_EXTENSION)
 
     def body(blackboard: Blackboard) -> None:
@@ -110,7 +116,9 @@ def discover(
             warden=os.getppid(),
         )
         try:
+            began = monotonic()
             subject = trial.build()
+            construct_s = monotonic() - began
             if adapter is None:
                 adapter = recognize(subject.driver.executor, spec)
                 known["family"] = adapter.family
@@ -118,7 +126,8 @@ def discover(
                 trial.context = context(adapter)
                 # The same executor: some can be made only once, and that is for a rule to find.
                 subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
-            facts = _look_at_one_task(subject, facts.import_s)
+            facts = replace(facts, construct_s=round(construct_s, 4))
+            facts = _look_at_one_task(subject, facts)
             blackboard.write_result({**known, "facts": _facts_as_dict(facts)})
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
@@ -130,7 +139,12 @@ def discover(
             for executor in trial.built:
                 dispose(executor)
 
-    ended = contain(body, limits=Limits(rule_s=2 * import_budget_s), scratch=scratch)
+    ended = contain(
+        body,
+        limits=Limits(rule_s=2 * import_budget_s + budgets.arrival_s),
+        scratch=scratch,
+        progress=lambda call, elapsed_s: progress(_what_takes_so_long(call, elapsed_s)),
+    )
     if ended.result is None:
         raise TargetError(f"--executor={spec!r}: {_describe_import(ended)}")
     if "error" in ended.result:
@@ -138,18 +152,27 @@ def discover(
     return Discovery.from_dict(ended.result)
 
 
-def _look_at_one_task(subject: Subject, import_s: float) -> Facts:
+def _what_takes_so_long(call: CallInProgress | None, elapsed_s: float) -> str:
+    if call is None or call.kind not in (*LIFECYCLE_CALLS, "import"):
+        return f"waiting for its first task ({elapsed_s:.0f} s after the beginning)"
+    return f"waiting for {call.name} to return ({monotonic() - call.entered:.0f} s)"
+
+
+def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
     trial = subject.trial
+    began = monotonic()
     subject.start()
+    start_s = monotonic() - began
     probe = trial.probe("ancestors")
     began = monotonic()
     subject.run(probe)
     elapsed = monotonic() - began
     run = probe.runs[0] if probe.runs else None
-    return Facts(
+    return replace(
+        facts,
         location=_location_of(trial, run),
+        start_s=round(start_s, 4),
         first_task_s=round(elapsed, 4),
-        import_s=import_s,
         forked=None if run is None else run.host_marker == trial.host.pid,
         fork_s=round(fork_here_s() or 0.0, 5),
         lacks={capability.name: reason for capability, reason in subject.driver.lacks.items()},

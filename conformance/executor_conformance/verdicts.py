@@ -167,6 +167,8 @@ class Finding:
     :param failure_mode: how it failed, where any rule could have failed like that.
     :param hung_call: the call that did not return, if one did not.
     :param trace: the random program that made it fail.
+    :param late_s: seconds that something took which came only in a second wait; 0: everything came in time.
+    :param waited_in_vain: a second wait brought nothing.
     :param left_behind: processes that were still there when the rule had ended.
     :param survivors: processes that could not be killed.
     :param known: why this failure was expected, if it was.
@@ -185,6 +187,8 @@ class Finding:
     failure_mode: FailureMode | None = None
     hung_call: str = ""
     trace: ProgramTrace | None = None
+    late_s: float = 0.0
+    waited_in_vain: bool = False
     left_behind: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
     known: str = ""

@@ -430,10 +430,16 @@ def test_run_without_applicable_rules_is_not_conformant(judge: Command) -> None:
     assert (judged.status, judged.report["conformant"]) == (1, False)
 
 
-def test_time_limit(judge: Command) -> None:
-    judged = judge(TARGET, "--conformance-time-limit=0.001", *ONE)
+def test_time_limit_bounds_rules_that_do_not_pass(judge: Command) -> None:
+    judged = judge(
+        "--executor=concurrent.futures:ThreadPoolExecutor",
+        "--conformance-time-limit=0.001",
+        *("-k", f"{RULE} or parallelism.nan-is-rejected or parallelism.true-is-rejected"),
+    )
     assert judged.status == 1
-    assert list(judged.rules("inconclusive")) == [RULE]
+    assert list(judged.rules("passed")) == [RULE]
+    assert list(judged.rules("failed")) == ["parallelism.nan-is-rejected"]
+    assert list(judged.rules("inconclusive")) == ["parallelism.true-is-rejected"]
 
 
 # -- known failures ------------------------------------------------------------------------------------------

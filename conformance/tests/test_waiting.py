@@ -10,6 +10,7 @@ from executor_conformance.harness import waiting
 from executor_conformance.harness.calibration import Budgets, fork_here_s, processor_share
 from executor_conformance.harness.context import Facts
 from executor_conformance.harness.waiting import Waiting
+from executor_conformance.verdicts import Broken
 
 #: The budget, in seconds, and a scale for which the current processor share is never the reason to extend it.
 BUDGET_S, SCALE = 0.05, 1000.0
@@ -51,6 +52,36 @@ def test_fork_cost_is_the_calibration_unless_forks_are_much_faster_now(
 ) -> None:
     monkeypatch.setattr(waiting, "fork_here_s", lambda times=3: now_s)
     assert wait(0.04).fork_s == cost_s
+
+
+def patient(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    """Return a ``Waiting`` with a long second wait, on a machine that stays as fast as it was."""
+    monkeypatch.setattr(waiting, "fork_here_s", lambda times=3: 0.001)
+    budgets = Budgets(BUDGET_S, BUDGET_S, BUDGET_S, BUDGET_S, BUDGET_S, SCALE)
+    return Waiting(budgets, Facts(fork_s=0.004), second_wait_s=60.0)
+
+
+def test_what_comes_in_the_second_wait_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = patient(monkeypatch)
+    checks = itertools.count()
+    patience.require(lambda: next(checks) > MAX_CHECKS, expected="an event", actual=lambda: "none")
+    assert BUDGET_S < patience.patience.late_s < 60.0
+    assert not patience.patience.was_in_vain
+
+
+def test_never_is_said_after_the_second_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = patient(monkeypatch)
+    patience.patience.second_wait_s = 2 * BUDGET_S
+    with pytest.raises(Broken, match="an event within"):
+        patience.require(lambda: False, expected="an event", actual=lambda: "none")
+    assert patience.patience.was_in_vain
+
+
+def test_a_wait_that_a_right_executor_may_let_pass_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = patient(monkeypatch)
+    checks = itertools.count()
+    assert not patience.wait_for(lambda: next(checks) > MAX_CHECKS)
+    assert not patience.patience.late_s
 
 
 def test_quiet_is_not_extended(monkeypatch: pytest.MonkeyPatch) -> None:

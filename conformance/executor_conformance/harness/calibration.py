@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ _LARGEST_SCALE = 6.0
 #: A slow machine extends fixed limits by at most this factor, because they are generous already.
 LARGEST_EXTENSION = 2.0
 _COMPUTED_S = 0.02
+#: Seconds that the first call of each kind and the first task may take: nothing is known of the executor yet.
+_FIRST_S = 60.0
+#: A constructor and a ``start()`` that together take less say nothing about their workers.
+_NOTABLE_S = 0.2
+#: The parallelism of an executor that is made without one, as Airflow has it.
+_USUAL_DEFAULT = 32
+#: No number of workers gives ``start()`` more seconds than this.
+_LONGEST_FOR_WORKERS_S = 120.0
 #: A sync() that waits for a second does so on any machine; a slow machine must not excuse it.
 _LONGEST_BLOCK_S = 0.8
 
@@ -180,7 +188,8 @@ class Budgets:
     :param arrival_s: for something that must happen, such as a start, an event or an exit.
     :param quiet_s: to see that nothing more happens.
     :param call_s: for one call of the executor to return.
-    :param stop_s: for ``start``, ``end``, ``terminate`` and the constructor to return.
+    :param stop_s: for ``start``, ``end``, ``terminate`` and the constructor to return, with two workers.
+    :param worker_s: what each further worker may add to that.
     :param block_s: a call of ``sync()`` that takes longer counts as blocking.
     :param scale: how much slower this machine is than an ordinary idle one.
     :param fork_s: what a fork costs on this machine.
@@ -195,21 +204,45 @@ class Budgets:
     scale: float = 1.0
     fork_s: float = _FORK_S
     interpreter_s: float = _INTERPRETER_S
+    worker_s: float = 0.0
 
     @classmethod
-    def of(cls, calibration: Calibration, first_task_s: float = 0.0) -> Budgets:
-        """Budgets for this machine and this executor.
+    def of(
+        cls,
+        calibration: Calibration,
+        *,
+        construct_s: float = 0.0,
+        start_s: float = 0.0,
+        first_task_s: float = 0.0,
+    ) -> Budgets:
+        """Budgets for this machine and this executor, as it was seen to be.
 
+        :param construct_s: seconds for the constructor.
+        :param start_s: seconds for ``start()`` with two workers.
         :param first_task_s: seconds from the submission of the very first task to its event.
         """
         scale = calibration.scale
+        ready_s = construct_s + start_s
         return cls(
-            arrival_s=4.0 * scale + 5.0 * first_task_s,
+            # a worker that has died is replaced in the time that start() takes for two
+            arrival_s=4.0 * scale + 5.0 * first_task_s + 2.0 * start_s,
             quiet_s=0.06 * scale,
-            call_s=5.0 * scale + 3.0 * first_task_s,
-            stop_s=6.0 * scale + 6.0 * first_task_s,
+            call_s=5.0 * scale + 3.0 * first_task_s + start_s,
+            stop_s=6.0 * scale + 6.0 * first_task_s + 3.0 * ready_s,
             block_s=min(0.25 * scale, _LONGEST_BLOCK_S),
             scale=scale,
             fork_s=calibration.fork_s,
             interpreter_s=calibration.interpreter_s,
+            worker_s=1.5 * ready_s / 2 if ready_s > _NOTABLE_S else 0.0,
         )
+
+    @classmethod
+    def of_the_first(cls, calibration: Calibration) -> Budgets:
+        """Budgets for the first executor and its first task: a minute for each step, whatever it is."""
+        first_s = _FIRST_S * min(calibration.scale, LARGEST_EXTENSION)
+        return replace(cls.of(calibration), arrival_s=first_s, call_s=first_s, stop_s=first_s)
+
+    def ready_s(self, parallelism: object) -> float:
+        """Seconds for the constructor or ``start()`` of an executor with this parallelism."""
+        workers = parallelism if isinstance(parallelism, int) else _USUAL_DEFAULT
+        return self.stop_s + min(max(workers - 2, 0) * self.worker_s, _LONGEST_FOR_WORKERS_S)

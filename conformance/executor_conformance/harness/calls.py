@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.waiting import Patience
 from executor_conformance.verdicts import Blocked, Broken, FailureMode, Judgement
 
 Result = TypeVar("Result")
@@ -42,11 +44,13 @@ class Calls:
     """Makes calls of the executor, and remembers the last few.
 
     :param hung: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    :param patience: for calls that return late.
     """
 
-    def __init__(self, blackboard: Blackboard, hung: Mapping[str, str]) -> None:
+    def __init__(self, blackboard: Blackboard, hung: Mapping[str, str], patience: Patience) -> None:
         self._blackboard = blackboard
         self._hung = hung
+        self._patience = patience
         self._steps: list[tuple[str, int]] = []  # the last few, with how often in a row
 
     def make(
@@ -61,7 +65,7 @@ class Calls:
         """Make one call under a deadline.
 
         :param kind: the call of the contract; repeated hangs are counted under it.
-        :param allowance_s: seconds after which the warden calls it a hang.
+        :param allowance_s: seconds after which it is late; a second wait later, it is a hang.
         :param name: what the executor's family calls it; by default ``kind``.
         :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
         :raises Raised: the call raised.
@@ -73,8 +77,13 @@ class Calls:
         if kind in self._hung:
             raise Blocked(self._hung[kind], f"{name} has hung repeatedly")
         self._blackboard.enter(
-            str(kind), name=name, history=self.history, allowance_s=allowance_s, pid=os.getpid()
+            str(kind),
+            name=name,
+            history=self.history,
+            allowance_s=allowance_s + self._patience.second_wait_s,
+            pid=os.getpid(),
         )
+        began = monotonic()
         try:
             return function()
         except Judgement:
@@ -82,6 +91,9 @@ class Calls:
         except BaseException as error:
             raise Raised(name, error) from None
         finally:
+            took_s = monotonic() - began
+            if took_s > allowance_s:
+                self._patience.note(took_s)
             self._blackboard.leave()
 
     def _note(self, step: str) -> None:

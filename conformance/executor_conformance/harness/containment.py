@@ -21,24 +21,33 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from collections.abc import Callable
 
 from executor_conformance.harness import processes
-from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.containment_result import ContainmentResult, End, Limits
-from executor_conformance.harness.linux import adopt_orphans, fork
+from executor_conformance.harness.linux import adopt_orphans, fork, monotonic
 from executor_conformance.harness.warden import Assignment, keep_watch
+
+_SECONDS_BETWEEN_NEWS = 5
 
 __all__ = ["ContainmentResult", "End", "Limits", "contain"]
 
 
 def contain(
-    body: Callable[[Blackboard], None], *, limits: Limits, scratch: str, show_output: bool = False
+    body: Callable[[Blackboard], None],
+    *,
+    limits: Limits,
+    scratch: str,
+    show_output: bool = False,
+    progress: Callable[[CallInProgress | None, float], None] | None = None,
 ) -> ContainmentResult:
     """Run ``body`` in a contained process.
 
     :param scratch: a directory for the temporary files of the executor; the caller removes it.
     :param show_output: let the executor print to this process's own standard output (``pytest -s``).
+    :param progress: called every few seconds with the call in progress and the seconds so far.
     :returns: what the warden saw.
     """
     blackboard = Blackboard()
@@ -53,7 +62,7 @@ def contain(
             keep_watch(assignment, writer)
         os.close(writer)
         writer = -1
-        return _await_result(warden, reader, blackboard)
+        return _await_result(warden, reader, blackboard, progress)
     finally:
         os.close(reader)
         if writer >= 0:
@@ -67,9 +76,20 @@ def contain(
         blackboard.close()
 
 
-def _await_result(warden: int, descriptor: int, blackboard: Blackboard) -> ContainmentResult:
+def _await_result(
+    warden: int,
+    descriptor: int,
+    blackboard: Blackboard,
+    progress: Callable[[CallInProgress | None, float], None] | None,
+) -> ContainmentResult:
     chunks = []
     try:
+        if progress is not None:
+            began = monotonic()
+            poll = select.poll()
+            poll.register(descriptor)
+            while not poll.poll(_SECONDS_BETWEEN_NEWS * 1000):
+                progress(blackboard.call(), monotonic() - began)
         while chunk := os.read(descriptor, 1 << 16):
             chunks.append(chunk)
         os.waitpid(warden, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.target import Target
 from executor_conformance.requirements import TaskLocation
 
@@ -19,7 +19,9 @@ class Facts:
     """What was seen of the executor before the first rule.
 
     :param location: where the first task ran.
-    :param first_task_s: seconds from the first submission to its event.
+    :param construct_s: seconds that the constructor took.
+    :param start_s: seconds that ``start()`` took, with two workers.
+    :param first_task_s: seconds from the first submission to its event; 0: no task has run.
     :param import_s: seconds that importing the target took.
     :param forked: the first task inherited the host's memory; ``None``: not known.
     :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
@@ -27,11 +29,22 @@ class Facts:
     """
 
     location: TaskLocation = TaskLocation.UNKNOWN
+    construct_s: float = 0.0
+    start_s: float = 0.0
     first_task_s: float = 0.0
     import_s: float = 0.0
     forked: bool | None = None
     fork_s: float = 0.0
     lacks: Mapping[str, str] = field(default_factory=dict)
+
+    def budgets(self, calibration: Calibration) -> Budgets:
+        """How long to wait for this executor on this machine."""
+        return Budgets.of(
+            calibration,
+            construct_s=self.construct_s,
+            start_s=self.start_s,
+            first_task_s=self.first_task_s,
+        )
 
     @property
     def tasks_in_host(self) -> bool:
@@ -44,6 +57,7 @@ class RunContext:
     """Everything that a rule of this run may depend on, except its own scratch directory.
 
     :param hung_calls: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    :param second_wait_s: seconds that the suite waits once more before it says that something never comes.
     :param seed: of everything random.
     :param programs: how many random programs a rule may perform.
     :param replay: a program to perform instead of random ones.
@@ -55,6 +69,7 @@ class RunContext:
     budgets: Budgets
     facts: Facts = field(default_factory=Facts)
     hung_calls: Mapping[str, str] = field(default_factory=dict)
+    second_wait_s: float = 0.0
     seed: int = 0
     programs: int = DEFAULT_PROGRAMS
     replay: Mapping[str, Any] | None = None

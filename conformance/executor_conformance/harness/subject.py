@@ -19,10 +19,14 @@ _MOST_DRAINS = 50
 
 
 class Subject:
-    """One executor under test.  It is called, and pumped while the suite waits, as a scheduler does it."""
+    """One executor under test.  It is called, and pumped while the suite waits, as a scheduler does it.
 
-    def __init__(self, trial: TrialBase, driver: Driver) -> None:
+    :param ready_s: seconds that ``start()`` may take; by default what two workers may take.
+    """
+
+    def __init__(self, trial: TrialBase, driver: Driver, *, ready_s: float | None = None) -> None:
         self.trial = trial
+        self._ready_s = trial.budgets.stop_s if ready_s is None else ready_s
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
         self.submitted: list[Probe] = []
@@ -32,9 +36,7 @@ class Subject:
     def start(self) -> None:
         """``start()``."""
         starts_by_itself = not self.can(Capability.START)
-        self.trial.call(
-            Call.START, self.driver.start, allowance_s=self.trial.budgets.stop_s, silent=starts_by_itself
-        )
+        self.trial.call(Call.START, self.driver.start, allowance_s=self._ready_s, silent=starts_by_itself)
 
     def submit(self, *probes: Probe, priority: int | None = None, **extra: Any) -> None:
         """Submit tasks; with ``priority`` through ``queue_command``."""
@@ -179,15 +181,7 @@ class Subject:
 
     def await_started(self, *probes: Probe) -> None:
         """Pump until all of them have executed their first instruction."""
-        self.require(
-            lambda: all(probe.started for probe in probes),
-            expected=f"{_count(probes, 'task')} to start",
-            actual=lambda: (
-                f"{sum(p.started for p in probes)} started; "
-                + self.describe([p for p in probes if not p.started])
-            ),
-            stalled=True,
-        )
+        self._await_each(probes, lambda probe: probe.started, "the start of", self.pump)
 
     def await_terminal(self, *probes: Probe) -> None:
         """Pump until each of them has a terminal event."""
@@ -229,7 +223,7 @@ class Subject:
 
     def succeeds(self, probe: Probe) -> bool:
         """Whether a submitted task runs to its end and is reported ``success``."""
-        self.trial.wait_for(lambda: self.outcome(probe), pump=self.pump)
+        self.trial.wait_for(lambda: self.outcome(probe), pump=self.pump, patient=True)
         return self.outcome(probe) == SUCCESS and probe.finished
 
     def quiet(self) -> None:
@@ -280,7 +274,3 @@ class Subject:
     def describe(self, probes: Iterable[Probe]) -> str:
         """What is known of these tasks, for messages."""
         return self.reported.describe(probes)
-
-
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from executor_conformance.adapters.api import CannotDrive
@@ -58,7 +59,7 @@ class Trial(TrialBase):
         executor = self.call(
             Call.CONSTRUCTOR,
             lambda: self.context.construct(arguments),
-            allowance_s=self.budgets.stop_s,
+            allowance_s=self.budgets.ready_s(parallelism),
             name=f"{self.target.name}({shown})",
         )
         self.built.append(executor)
@@ -69,7 +70,7 @@ class Trial(TrialBase):
         for need in self._needs:
             if isinstance(need, Capability) and need in driver.lacks:
                 raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
-        return Subject(self, driver)
+        return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism))
 
     def started(self, parallelism: Any = 2) -> Subject:
         """Construct an executor and start it."""
@@ -102,7 +103,11 @@ class Trial(TrialBase):
         def inside(blackboard: Blackboard) -> None:
             setattr(sys, HOST_MARKER, os.getpid())
             within = Trial(
-                self.context, blackboard=blackboard, scratch=scratch, warden=os.getppid(), needs=self._needs
+                replace(self.context, second_wait_s=0.0),
+                blackboard=blackboard,
+                scratch=scratch,
+                warden=os.getppid(),
+                needs=self._needs,
             )
             body(within, blackboard)
             if self.context.dispose is not None:

@@ -28,14 +28,14 @@ class TrialBase(Waiting):
     """
 
     def __init__(self, context: RunContext, *, blackboard: Blackboard, scratch: str, warden: int) -> None:
-        super().__init__(context.budgets, context.facts)
+        super().__init__(context.budgets, context.facts, context.second_wait_s)
         self.context = context
         self.scratch = scratch
         self.host = Host(warden, blackboard)
         #: Numbers for the reader of the report.
         self.measurements: dict[str, Any] = {}
         self.began_ns = monotonic_ns()
-        self._calls = Calls(blackboard, context.hung_calls)
+        self._calls = Calls(blackboard, context.hung_calls, self.patience)
         self._factory = ProbeFactory(scratch)
         self.journal = self._factory.journal
 

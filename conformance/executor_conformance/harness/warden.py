@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
+from executor_conformance.contract import LIFECYCLE_CALLS
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.containment_result import ContainmentResult, End, Limits
@@ -144,10 +145,11 @@ class _Watch:
         except OSError:  # it may have ended already; the loop below sees that
             host = -1
         poll.register(self.output_descriptor, select.POLLIN)
-        began = monotonic()
+        began = looked = monotonic()
         ticks = call_ticks = 0
         call_number = -1
         next_count = began + 0.2
+        lifecycle_s = 0.0  # in calls that have a limit of their own, and that a rule makes a few times
         while True:
             poll.poll(_TICK_S * 1000)
             if not self.read_output():
@@ -159,6 +161,9 @@ class _Watch:
             now = monotonic()
             ticks += 1
             call = self.blackboard.call()
+            if call is not None and call.kind in LIFECYCLE_CALLS:
+                lifecycle_s += now - looked
+            looked = now
             if call is None or call.number != call_number:
                 call_number, call_ticks = (call.number if call else -1), 0
             call_ticks += 1
@@ -168,7 +173,7 @@ class _Watch:
                 return End.OUTPUT, f"{self.printed >> 20} MiB", call
             if call is not None and _is_over(now - call.entered, call.allowance_s, call_ticks):
                 return End.HANG, f"{now - call.entered:.1f} s", call
-            if _is_over(now - began, self.limits.rule_s, ticks):
+            if _is_over(now - began - lifecycle_s, self.limits.rule_s, ticks):
                 return End.TIMEOUT, f"{now - began:.1f} s", call
             if now > next_count:
                 count = len(processes.descendant_pids(os.getpid()))

@@ -17,6 +17,8 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
 #: half, all of them and the first do so in one run of 128.
 _MORE_TRIES = 6
+#: Verdicts of rules whose time is not lost, however long they took.
+_HONEST = (Verdict.PASSED, Verdict.NOT_APPLICABLE)
 #: Seconds that a suspect may take in another process before it is taken for killed.
 _PATIENCE_S = 60.0
 
@@ -31,8 +33,8 @@ class Judge:
     :param lacks: what the executor's family lacks -> the reason.
     :param lacks_itself: what the executor lacks in addition, as discovery found -> the reason.
     :param location: where tasks were seen to run.
-    :param deadline: on the monotonic clock; rules not reached by then stay ``inconclusive``.
-    :param time_limit_s: the seconds that this deadline was from the start of the run, for messages.
+    :param time_limit_s: seconds that all rules that do not pass may take; then the others stay
+        ``inconclusive``.  Rules that pass take what they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
     """
 
@@ -42,7 +44,6 @@ class Judge:
     lacks: Mapping[Capability, str] = field(default_factory=dict)
     lacks_itself: Mapping[Capability, str] = field(default_factory=dict)
     location: TaskLocation = TaskLocation.UNKNOWN
-    deadline: float = float("inf")
     time_limit_s: float = float("inf")
     replaying: bool = False
     _undecided: list[str] = field(default_factory=list)
@@ -104,12 +105,21 @@ class Judge:
                 reason = need.missing(self.location)
             if reason:
                 return _not_applicable(reason, need.value)
-        if monotonic() > self.deadline:
+        if self._is_over:
             return Finding(
                 Verdict.INCONCLUSIVE,
-                actual=f"not run: the {self.time_limit_s:.0f} s limit was reached (--conformance-time-limit)",
+                actual="not run: rules that did not pass had used up the "
+                f"{self.time_limit_s:.0f} s of --conformance-time-limit",
             )
-        return self.run(rule)
+        began = monotonic()
+        finding = self.run(rule)
+        if finding.verdict not in _HONEST:
+            self.store.add_lost_time(monotonic() - began)
+        return finding
+
+    @property
+    def _is_over(self) -> bool:
+        return self.store.lost_s() >= self.time_limit_s
 
     # -- blame -----------------------------------------------------------------------------------------------
 
@@ -146,6 +156,8 @@ class Judge:
     def _try_again(self, rule: Rule) -> Finding | None:
         """The finding on a rule that may have hung by chance; ``None`` if it hangs each time."""
         for _ in range(_MORE_TRIES):
+            if self._is_over:
+                break
             again = self._judge(rule)
             if again.failure_mode is not FailureMode.HUNG:
                 return again

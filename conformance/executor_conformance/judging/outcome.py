@@ -69,7 +69,13 @@ def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
         finding = internal_error(error)
     else:
         finding = Finding(Verdict.PASSED)
-    return replace(finding, measurements=trial.measurements)
+    late_s = trial.patience.late_s
+    return replace(
+        finding,
+        measurements={**trial.measurements, **({"late_s": late_s} if late_s else {})},
+        late_s=late_s,
+        waited_in_vain=trial.patience.was_in_vain,
+    )
 
 
 def finding_from(ended: ContainmentResult) -> Finding:

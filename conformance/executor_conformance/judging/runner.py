@@ -25,6 +25,11 @@ from executor_conformance.verdicts import Finding
 _HANGS_BORNE = 4
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
+#: The second wait, in first waits; a run waits a second time until that was in vain in so many rules, and a
+#: rule is stopped after so many second waits.
+_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 3, 3
+#: What came late may come this many times later still.
+_LATER = 1.5
 #: Seconds that a random program may take, at scale 1.
 _PROGRAM_S = 2.0
 
@@ -59,7 +64,9 @@ class Runner:
                 blackboard.write_result(evaluate_rule(rule.body, trial).as_dict())
                 self._dispose(trial, blackboard)
 
-            rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * self.context.budgets.arrival_s)
+            context = self._context_now()
+            rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * context.budgets.arrival_s)
+            rule_s += _SECOND_WAITS_OF_A_RULE * context.second_wait_s
             if rule.budget == "programs":
                 if self.context.replay is None:
                     prepare()
@@ -72,6 +79,10 @@ class Runner:
         finding = finding_from(ended)
         if finding.hung_call and finding.trace is None:
             self.store.add_hang(finding.hung_call, rule.id)
+        if finding.waited_in_vain or finding.hung_call:
+            self.store.add_wait_in_vain(rule.id)
+        if finding.late_s:
+            self.store.add_late(finding.late_s)
         return finding
 
     def _run_here(self, rule: Rule, scratch: str) -> Finding:
@@ -87,8 +98,32 @@ class Runner:
 
     def _trial(self, rule: Rule, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
         setattr(sys, HOST_MARKER, os.getpid())
-        context = replace(self.context, hung_calls=hung_calls(self.store.hangs(), borne=_HANGS_BORNE))
-        return Trial(context, blackboard=blackboard, scratch=scratch, warden=warden, needs=rule.needs)
+        return Trial(
+            self._context_now(), blackboard=blackboard, scratch=scratch, warden=warden, needs=rule.needs
+        )
+
+    def _context_now(self) -> RunContext:
+        """The context, with what the rules so far have shown."""
+        budgets = self.context.budgets
+        # Where no first task came, a minute was waited for it already.
+        is_patient = (
+            bool(self.context.facts.first_task_s) and self.store.waits_in_vain() < _SECOND_WAITS_IN_VAIN
+        )
+        second_wait_s = _SECOND_WAIT * budgets.arrival_s if is_patient else 0.0
+        late_s = _LATER * self.store.late_s()
+        if late_s:
+            budgets = replace(
+                budgets,
+                arrival_s=max(budgets.arrival_s, late_s),
+                call_s=max(budgets.call_s, late_s),
+                stop_s=max(budgets.stop_s, late_s),
+            )
+        return replace(
+            self.context,
+            budgets=budgets,
+            hung_calls=hung_calls(self.store.hangs(), borne=_HANGS_BORNE),
+            second_wait_s=second_wait_s,
+        )
 
     def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:
         if self.context.dispose is not None:

@@ -19,13 +19,14 @@ _FINAL = frozenset({Verdict.PASSED, Verdict.NOT_APPLICABLE})
 
 
 class VerdictStore:
-    """Findings by rule, and the hangs that were met."""
+    """Findings by rule, the hangs that were met, and what waiting has shown."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._final: dict[str, Finding] = {}
         os.makedirs(self._path("findings"), exist_ok=True)
         os.makedirs(self._path("hangs"), exist_ok=True)
+        os.makedirs(self._path("in-vain"), exist_ok=True)
 
     def save(self, rule_id: str, finding: Finding) -> None:
         """Store a finding; readers see all of it or nothing."""
@@ -75,6 +76,32 @@ class VerdictStore:
             if name.endswith(f"@{rule_id}"):
                 os.unlink(self._path("hangs", name))
 
+    def add_lost_time(self, seconds: float) -> None:
+        """A rule that did not pass took so long."""
+        with open(self._path("lost-time"), "a") as file:
+            file.write(f"{seconds:.3f}\n")
+
+    def lost_s(self) -> float:
+        """Seconds that all rules that did not pass have taken so far."""
+        return sum(self._numbers("lost-time"))
+
+    def add_wait_in_vain(self, rule_id: str) -> None:
+        """In this rule a second wait brought nothing."""
+        open(self._path("in-vain", rule_id), "w").close()
+
+    def waits_in_vain(self) -> int:
+        """In how many rules a second wait brought nothing."""
+        return len(os.listdir(self._path("in-vain")))
+
+    def add_late(self, seconds: float) -> None:
+        """Something came late, after so many seconds."""
+        with open(self._path("late"), "a") as file:
+            file.write(f"{seconds:.3f}\n")
+
+    def late_s(self) -> float:
+        """The longest that something took which came late; 0: everything came in time."""
+        return max(self._numbers("late"), default=0.0)
+
     def hangs(self) -> dict[str, list[str]]:
         """Call -> ids of the rules in which it hung."""
         by_call: dict[str, list[str]] = {}
@@ -82,6 +109,13 @@ class VerdictStore:
             call, _, rule_id = name.rpartition("@")
             by_call.setdefault(call, []).append(rule_id)
         return by_call
+
+    def _numbers(self, name: str) -> list[float]:
+        try:
+            with open(self._path(name)) as file:
+                return list(map(float, file))
+        except FileNotFoundError:
+            return []
 
     def _path(self, *names: str) -> str:
         return os.path.join(self._directory, *names)

@@ -21,9 +21,8 @@ import pytest
 
 from executor_conformance.adapters.registry import AdapterError, adapters
 from executor_conformance.discovery import Discovery, discover
-from executor_conformance.harness.calibration import Budgets, Calibration, calibrate
+from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import RunContext
-from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.target import Target, TargetError, import_target
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
@@ -132,7 +131,6 @@ class ConformanceSession:
             os.chmod(self.directory, 0o755)
             self.calibration = calibrate()
             self.seed = random.randrange(1 << 32) if self.settings.seed is None else self.settings.seed
-            self.deadline = monotonic() + self.settings.time_limit_s
             self.discovery = discover(
                 self.settings.executor,
                 named_adapter=self.settings.adapter,
@@ -141,6 +139,7 @@ class ConformanceSession:
                 scratch=self._scratch("discovery"),
                 build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
                 dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
+                progress=self._show_progress,
             )
         except (TargetError, AdapterError) as error:
             self._clean()
@@ -149,11 +148,15 @@ class ConformanceSession:
             self._clean()
             raise
 
+    def _show_progress(self, what: str) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"executor: {self.settings.executor}: {what}")
+
     def _join(self, shared: dict[str, Any]) -> None:
         self.directory = shared["directory"]
         self.calibration = Calibration(**shared["calibration"])
         self.seed = shared["seed"]
-        self.deadline = shared["deadline"]
         self.discovery = Discovery.from_dict(shared["discovery"])
 
     @pytest.hookimpl(optionalhook=True)
@@ -162,7 +165,6 @@ class ConformanceSession:
             "directory": self.directory,
             "calibration": self.calibration.as_dict(),
             "seed": self.seed,
-            "deadline": self.deadline,
             "discovery": self.discovery.as_dict(),
         }
 
@@ -184,7 +186,7 @@ class ConformanceSession:
         gc.freeze()  # modules are never garbage: the collections of pytest, ten at its end, can skip them
         context = RunContext(
             target=target,
-            budgets=Budgets.of(self.calibration, self.discovery.facts.first_task_s),
+            budgets=self.discovery.facts.budgets(self.calibration),
             facts=self.discovery.facts,
             seed=self.seed,
             programs=self.settings.programs,
@@ -207,7 +209,6 @@ class ConformanceSession:
             lacks=target.adapter.lacks,
             lacks_itself={Capability[name]: why for name, why in self.discovery.facts.lacks.items()},
             location=self.discovery.facts.location,
-            deadline=self.deadline,
             time_limit_s=self.settings.time_limit_s,
             replaying=self.settings.replay is not None,
         )

@@ -57,6 +57,9 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             reporter.write_line(f"KNOWN FAILURE {rule.id} ({rule.level}): {finding.known}", yellow=True)
         if finding.verdict is Verdict.INCONCLUSIVE:
             reporter.write_line(f"INCONCLUSIVE {rule.id} ({rule.level}): {finding.message}", yellow=True)
+    late = [(finding.late_s, rule.id) for rule, finding in report.findings if finding.late_s]
+    if late:
+        reporter.write_line(_lateness(late), yellow=True)
     blocked: dict[str, list[str]] = {}
     for rule, finding in report.findings:
         if finding.verdict is Verdict.BLOCKED:
@@ -67,7 +70,7 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         reporter.write_line(f"{len(rules)} {noun} not checked because {blocker} failed{hint}", yellow=True)
         for rule_id in rules if reporter.verbosity > 0 else ():
             reporter.write_line(f"    {rule_id}")
-    if failures or blocked or report.stubs:
+    if failures or blocked or late or report.stubs:
         reporter.write_line("")
     _table(reporter, report)
     if reporter.verbosity > 0:
@@ -75,6 +78,12 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             if finding.verdict is Verdict.NOT_APPLICABLE:
                 reporter.write_line(f"not applicable: {rule.id}: {finding.message}")
     _verdict(reporter, report)
+
+
+def _lateness(late: list[tuple[float, str]]) -> str:
+    seconds, rule_id = max(late)
+    rules = "1 rule" if len(late) == 1 else f"{len(late)} rules"
+    return f"LATE in {rules}: what they waited for came, but after up to {seconds:.1f} s ({rule_id})"
 
 
 def _table(reporter: pytest.TerminalReporter, report: Report) -> None:

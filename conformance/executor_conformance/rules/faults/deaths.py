@@ -27,9 +27,9 @@ def sync_survives_a_worker_death(trial: Trial) -> None:
     """
     subject, gate, doomed, other = start_two_tasks(trial)
     kill_worker(trial, doomed, other)
-    trial.wait_for(lambda: subject.outcome(doomed), pump=subject.pump)
+    trial.wait_for(lambda: subject.outcome(doomed), pump=subject.pump, patient=True)
     gate.open()
-    trial.wait_for(lambda: subject.outcome(other), pump=subject.pump)
+    trial.wait_for(lambda: subject.outcome(other), pump=subject.pump, patient=True)
     for _ in range(10):
         subject.pump()
 
@@ -50,11 +50,11 @@ def a_task_is_not_rerun_after_a_worker_death(trial: Trial) -> None:
     """
     subject, gate, doomed, other = start_two_tasks(trial)
     kill_worker(trial, doomed, other)
-    trial.wait_for(lambda: subject.outcome(doomed), pump=subject.pump)
+    trial.wait_for(lambda: subject.outcome(doomed), pump=subject.pump, patient=True)
     gate.open()
     later = trial.probes(6)
     if subject.rejection(lambda: subject.submit(*later)) is None:
-        trial.wait_for(lambda: all(map(subject.outcome, [other, *later])), pump=subject.pump)
+        trial.wait_for(lambda: all(map(subject.outcome, [other, *later])), pump=subject.pump, patient=True)
     subject.quiet()
     expect(
         len(doomed.runs) == 1,
@@ -165,7 +165,7 @@ def other_tasks_survive_a_worker_death(trial: Trial) -> None:
     subject.pump()
     kill_worker(trial, doomed, other)
     # A pool that breaks does so when it notices the death, so wait for that.
-    trial.wait_for(lambda: subject.outcome(doomed) or subject.outcome(other), pump=subject.pump)
+    trial.wait_for(lambda: subject.outcome(doomed) or subject.outcome(other), pump=subject.pump, patient=True)
     gate.open()
     for probe in (other, *queued):
         was = "running" if probe is other else "queued"

@@ -88,7 +88,7 @@ def no_zombie_is_left(trial: Trial) -> None:
     killed = trial.probe(f"kill={int(signal.SIGKILL)}")
     subject.submit(killed)
     # Without its event, end() would wait for the task.
-    if trial.wait_for(lambda: subject.outcome(killed), pump=subject.pump):
+    if trial.wait_for(lambda: subject.outcome(killed), pump=subject.pump, patient=True):
         subject.end()
         expect_no("child process", children, f"{end} with a killed task")
     if not subject.can(Capability.TERMINATE):
