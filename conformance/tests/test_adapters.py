@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -18,9 +19,10 @@ from executor_conformance.adapters import (
     TaskKey,
     Work,
     outcome_of,
+    registry,
 )
 from executor_conformance.adapters.airflow3 import Airflow3Adapter
-from executor_conformance.adapters.registry import AdapterError, adapters, check
+from executor_conformance.adapters.registry import AdapterError, adapters, check, unusable
 
 
 class Right(Adapter):
@@ -67,6 +69,38 @@ def test_a_wrong_adapter_is_an_error_with_a_suggestion(adapter: Any, parts: list
         check(adapter, "adapter 'wrong' (wrong:Adapter)")
     for part in ["adapter 'wrong' (wrong:Adapter)", *parts]:
         assert part in str(error.value)
+
+
+@dataclass
+class EntryPoint:
+    name: str
+    value: str
+    loads: Any
+
+    def load(self) -> Any:
+        if isinstance(self.loads, Exception):
+            raise self.loads
+        return self.loads
+
+
+def test_a_broken_adapter_is_in_the_way_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("right", "right:Right", Right),
+        EntryPoint("wrong", "wrong:Wrong", with_attributes(names={"edn()": "close()"})),
+        EntryPoint("missing", "missing:Adapter", ImportError("No module named 'missing'")),
+    ]
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: points)
+    registry._load.cache_clear()
+    try:
+        assert list(adapters()) == ["right"]
+        assert list(unusable()) == ["wrong", "missing"]
+        assert unusable()["missing"] == (
+            "adapter 'missing' (missing:Adapter) cannot be imported: ImportError: No module named 'missing'"
+        )
+        with pytest.raises(AdapterError, match=r"--executor-adapter='wrong': .* did you mean Call\.END\?"):
+            registry.choose(object, "wrong", "module:Class")
+    finally:
+        registry._load.cache_clear()
 
 
 def test_the_familys_names_are_used_in_messages() -> None:

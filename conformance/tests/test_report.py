@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -336,3 +337,9 @@ def test_html_escapes_text_from_an_executor() -> None:
     assert "alert(1)" in text
     assert "<script>alert" not in text
     assert "<LocalExecutor" not in text
+
+
+def test_an_executor_that_ran_no_task_is_not_conformant() -> None:
+    passed = report_of(given(Level.MUST, Verdict.PASSED))
+    assert passed.conformant
+    assert not replace(passed, saw_a_task=False).conformant

@@ -21,18 +21,35 @@ class AdapterError(Exception):
     """No adapter fits, or an installed one is wrong; the text is for the user."""
 
 
-@functools.cache  # the files of every installed distribution are looked at
 def adapters() -> dict[str, type[Adapter]]:
-    """Family -> adapter class, from the entry points.
+    """Family -> adapter class, from the entry points; without those that are :func:`unusable`."""
+    return _load()[0]
 
-    :raises AdapterError: one of them is no adapter, or declares what does not exist.
+
+def unusable() -> dict[str, str]:
+    """Installed adapters that cannot be loaded, or are wrong: family -> what is wrong, for the user.
+
+    They concern only those who ask for them: any package may install one.
     """
+    return _load()[1]
+
+
+@functools.cache  # the files of every installed distribution are looked at
+def _load() -> tuple[dict[str, type[Adapter]], dict[str, str]]:
     found: dict[str, type[Adapter]] = {}
+    wrong: dict[str, str] = {}
     for point in metadata.entry_points(group=ENTRY_POINTS):
-        adapter = point.load()
-        check(adapter, f"adapter {point.name!r} ({point.value})")
-        found[point.name] = adapter
-    return found
+        what = f"adapter {point.name!r} ({point.value})"
+        try:
+            adapter = point.load()
+            check(adapter, what)
+        except AdapterError as error:
+            wrong[point.name] = str(error)
+        except Exception as error:  # whatever a module of somebody else raises on import
+            wrong[point.name] = f"{what} cannot be imported: {type(error).__name__}: {error}"
+        else:
+            found[point.name] = adapter
+    return found, wrong
 
 
 def check(adapter: Any, what: str) -> None:
@@ -62,6 +79,8 @@ def choose(thing: Any, named: str | None, spec: str) -> type[Adapter] | None:
     """
     known = adapters()
     if named is not None:
+        if named in unusable():
+            raise AdapterError(f"--executor-adapter={named!r}: {unusable()[named]}")
         if named not in known:
             near = difflib.get_close_matches(named, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -238,9 +238,8 @@ class Budgets:
 
     @classmethod
     def of_the_first(cls, calibration: Calibration) -> Budgets:
-        """Budgets for the first executor and its first task: a minute for each step, whatever it is."""
-        first_s = _FIRST_S * min(calibration.scale, LARGEST_EXTENSION)
-        return replace(cls.of(calibration), arrival_s=first_s, call_s=first_s, stop_s=first_s)
+        """Budgets for the first executor and its first task: a minute for each step, on any machine."""
+        return replace(cls.of(calibration), arrival_s=_FIRST_S, call_s=_FIRST_S, stop_s=_FIRST_S)
 
     def ready_s(self, parallelism: object) -> float:
         """Seconds for the constructor or ``start()`` of an executor with this parallelism."""

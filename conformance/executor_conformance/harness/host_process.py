@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import itertools
+import logging
 import os
 import resource
 import signal
@@ -18,6 +20,23 @@ from typing import Any, NoReturn
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.linux import die_with_parent
 from executor_conformance.probes import task
+
+#: The name of a host's temporary directory.  It is short, like the names above it: an executor may have
+#: sockets there, and the path of a socket has 107 characters at most.
+_TEMPORARY = "t"
+
+
+def new_folder(parent: str) -> str:
+    """Make a folder with the shortest name that is free, because sockets may be below it."""
+    for number in itertools.count():
+        path = os.path.join(parent, str(number))
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            continue
+        os.chmod(path, 0o755)
+        return path
+    raise AssertionError
 
 
 def become_host(
@@ -56,6 +75,7 @@ def become_host(
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         hide_pytest()
+        _forget_log_capture()
         # Objects of pytest and the suite are never garbage here: a collection, in this process or in one that
         # the executor forks, need not visit them, and so write to each of their pages.
         gc.freeze()
@@ -66,7 +86,7 @@ def become_host(
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
-        os.environ["TMPDIR"] = tempfile.tempdir = os.path.join(scratch, "tmp")
+        os.environ["TMPDIR"] = tempfile.tempdir = os.path.join(scratch, _TEMPORARY)
         os.makedirs(tempfile.tempdir, exist_ok=True)
         coverage = _follow_coverage()
         body(blackboard)
@@ -94,6 +114,13 @@ def hide_pytest() -> list[Any]:
     if spec is not None and spec.origin is not None and _is_pytests(spec.loader):
         task.__loader__ = spec.loader = SourceFileLoader(spec.name, spec.origin)
     return before
+
+
+def _forget_log_capture() -> None:
+    """Remove the handlers by which pytest keeps every record that is logged during a test."""
+    for handler in list(logging.root.handlers):
+        if _is_pytests(handler):
+            logging.root.removeHandler(handler)
 
 
 def _is_pytests(thing: object) -> bool:

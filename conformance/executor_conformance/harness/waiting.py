@@ -25,6 +25,8 @@ _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION_OF_A_WAIT = 1.5, 6.0
+#: A budget of so many seconds is enough on any machine.
+_LONG_ENOUGH_S = 60.0
 #: How many forks and interpreter starts are timed for a median.
 _FORKS, _INTERPRETERS = 7, 3
 
@@ -157,7 +159,8 @@ class Waiting:
             # few looks, and so does the executor.
             if monotonic() - began > budget_s and rounds * _LONGEST_NAP_S * 2 > budget_s:
                 # The budget is for the machine as it was when it was calibrated.
-                slowdown = 1.0 if extended or condition is _never else self.slowdown()
+                is_fixed = extended or condition is _never or budget_s >= _LONG_ENOUGH_S
+                slowdown = 1.0 if is_fixed else self.slowdown()
                 if slowdown >= _SLOWDOWN_THAT_COUNTS:
                     extended = True
                     budget_s *= min(slowdown, _LARGEST_EXTENSION_OF_A_WAIT)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, field, replace
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import Limits, contain
 from executor_conformance.harness.context import RunContext
-from executor_conformance.harness.host_process import hide_pytest
+from executor_conformance.harness.host_process import hide_pytest, new_folder
 from executor_conformance.harness.trial import Trial
 from executor_conformance.judging.blame import hung_calls
 from executor_conformance.judging.outcome import DISPOSE_HOOK, evaluate_rule, finding_from
@@ -27,7 +26,7 @@ _HANGS_BORNE = 4
 _WAITS_OF_A_RULE = 15
 #: The second wait, in first waits; a run waits a second time until that was in vain in so many rules, and a
 #: rule is stopped after so many second waits.
-_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 3, 3
+_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 2, 3
 #: What came late may come this many times later still.
 _LATER = 1.5
 #: Seconds that a random program may take, at scale 1.
@@ -53,8 +52,7 @@ class Runner:
 
     def run(self, rule: Rule) -> Finding:
         """The finding on one rule, whatever else is known."""
-        scratch = tempfile.mkdtemp(prefix="rule-", dir=self.directory)
-        os.chmod(scratch, 0o755)
+        scratch = new_folder(self.directory)
         try:
             if not self.contained:
                 return self._run_here(rule, scratch)

@@ -14,20 +14,22 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import pytest
 
-from executor_conformance.adapters.registry import AdapterError, adapters
+from executor_conformance.adapters.registry import AdapterError, adapters, unusable
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import RunContext
+from executor_conformance.harness.host_process import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
+from executor_conformance.plugin.environment import Environment
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
 from executor_conformance.requirements import Capability, TaskLocation
@@ -93,7 +95,12 @@ class ChapterCollector(pytest.Collector):
         replay = self.conformance.settings.replay
         for rule in catalogue().values():
             if rule.chapter == self.chapter and (replay is None or rule.id == replay.rule):
-                yield RuleItem.from_parent(self, name=rule.name, rule=rule, conformance=self.conformance)
+                item: RuleItem = RuleItem.from_parent(
+                    self, name=rule.name, rule=rule, conformance=self.conformance
+                )
+                if self.config.pluginmanager.hasplugin("timeout"):  # of pytest-timeout: rules have limits
+                    item.add_marker(pytest.mark.timeout(0))
+                yield item
 
 
 class ConformanceSession:
@@ -109,6 +116,8 @@ class ConformanceSession:
         self._judge: Judge | None = None
         self._owner = os.getpid()
         self._selected: frozenset[str] = frozenset()
+        self._environment = Environment()
+        self._environment.notice_children()
         worker_input = getattr(config, "workerinput", None)
         if worker_input is not None:
             self._join(worker_input["executor_conformance"])
@@ -126,9 +135,10 @@ class ConformanceSession:
     # -- the run ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._own_directory = self.directory = tempfile.mkdtemp(prefix="executor-conformance-")
+        self._own_directory = self.directory = tempfile.mkdtemp(prefix="ec-")
         try:
             os.chmod(self.directory, 0o755)
+            self._environment.compile_probes(os.path.join(self.directory, "compiled"))
             self.calibration = calibrate()
             self.seed = random.randrange(1 << 32) if self.settings.seed is None else self.settings.seed
             self.discovery = discover(
@@ -136,7 +146,7 @@ class ConformanceSession:
                 named_adapter=self.settings.adapter,
                 options=self.settings.options,
                 calibration=self.calibration,
-                scratch=self._scratch("discovery"),
+                scratch=new_folder(self.directory),
                 build=self._build if self._is_hooked("pytest_conformance_build_executor") else None,
                 dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
                 progress=self._show_progress,
@@ -313,6 +323,7 @@ class ConformanceSession:
             f"executor: {self.settings.executor} ({found.distribution or _origin(self.settings.executor)}), "
             f"adapter {found.family}",
             f"tasks: {_tasks(found)}",
+            *(f"not used: {reason}" for reason in unusable().values()),
             f"machine speed: fork {calibration.fork_s * 1e3:.1f} ms, new interpreter "
             f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
             f"--conformance-seed={self.seed}",
@@ -344,6 +355,7 @@ class ConformanceSession:
             findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
             complete=complete,
             tasks=self.discovery.facts.location,
+            saw_a_task=self.discovery.facts.forked is not None or _passed(found, "lifecycle.runs-a-task"),
             stubs=adapters()[self.discovery.family].stubs,
         )
 
@@ -385,7 +397,13 @@ class ConformanceSession:
             terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
+        self._environment.restore()
         self._clean()
+
+
+def _passed(findings: Mapping[str, Finding], rule_id: str) -> bool:
+    finding = findings.get(rule_id)
+    return finding is not None and finding.verdict is Verdict.PASSED
 
 
 def _origin(spec: str) -> str:

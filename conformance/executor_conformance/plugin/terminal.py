@@ -109,6 +109,8 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     tail = ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rules ran"
     if report.green and not report.conformant:
         tail += "; all failures that count are listed as known"
+    if not report.saw_a_task:
+        tail += "; no task was seen to run"
     if not report.complete:
         tail += "; the run was interrupted"
     reporter.write_line(

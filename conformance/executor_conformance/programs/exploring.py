@@ -7,12 +7,12 @@ failure like any other, and is shrunk like any other.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import ContainmentResult, End, Limits
+from executor_conformance.harness.host_process import new_folder
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.trial import Trial
 from executor_conformance.programs.checking import RuleViolated
@@ -61,7 +61,7 @@ def perform(trial: Trial, program: Program, patience: float = 1.0) -> Counterexa
     :param patience: the part of the usual budget for which the program waits.
     :raises NotApplicable: the executor cannot run such programs.
     """
-    directory = tempfile.mkdtemp(prefix="program-", dir=trial.scratch)
+    directory = new_folder(trial.scratch)
     lines = os.path.join(directory, "timeline")
 
     def log(line: str) -> None:

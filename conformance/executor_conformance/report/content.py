@@ -25,6 +25,7 @@ class Report:
     :param complete: the run was not interrupted.
     :param stubs: what the adapter replaced by a stub.
     :param tasks: where the first task was seen to run.
+    :param saw_a_task: any task was seen to run: an executor that runs none keeps many a promise.
     """
 
     target: str
@@ -37,26 +38,30 @@ class Report:
     complete: bool = True
     stubs: tuple[str, ...] = ()
     tasks: TaskLocation = TaskLocation.UNKNOWN
+    saw_a_task: bool = True
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a task was seen to run, and at least one rule was judged."""
+        return self.saw_a_task and any(finding.verdict in JUDGED for _, finding in self.findings)
 
     @property
     def conformant(self) -> bool:
-        """At least one rule was judged, and no rule of the level counts against the executor."""
+        """The executor was judged, and no rule of the level counts against it."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
-        judged = any(finding.verdict in JUDGED for _, finding in self.findings)
         against = any(finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted)
-        return self.complete and judged and not against
+        return self.complete and self.is_judged and not against
 
     @property
     def green(self) -> bool:
         """Whether the exit status is 0: conformant except for known failures, each of which still fails."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
-        judged = any(finding.verdict in JUDGED for _, finding in self.findings)
         against = any(
             finding.verdict is Verdict.UNEXPECTED_PASS
             or (rule.level in counted and finding.verdict in AGAINST - {Verdict.KNOWN_FAILURE})
             for rule, finding in self.findings
         )
-        return self.complete and judged and not against
+        return self.complete and self.is_judged and not against
 
     def count(self, level: Level | None = None, chapter: Chapter | None = None) -> dict[Verdict, int]:
         """The number of rules with each verdict."""

@@ -108,7 +108,9 @@ def host_file_descriptors_stay_open(trial: Trial) -> None:
     left, right = socket.socketpair()
     plain = os.open(os.devnull, os.O_RDONLY)
     # Including high numbers, because code that closes a range of descriptors often spares the first few.
-    high = [fcntl.fcntl(plain, fcntl.F_DUPFD_CLOEXEC, number) for number in (30, 60, 120, 250, 500, 1000)]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    numbers = [number for number in (30, 60, 120, 250, 500, 1000) if limit < 0 or number < limit]
+    high = [fcntl.fcntl(plain, fcntl.F_DUPFD_CLOEXEC, number) for number in numbers]
     kept = [plain, left.fileno(), right.fileno(), 0, 1, 2, *high]
     before = {descriptor: _identity(descriptor) for descriptor in kept}
     subject = trial.started()
