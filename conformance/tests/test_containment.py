@@ -218,13 +218,14 @@ def started_run(
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_killed_pytest_leaves_no_process(
+def test_killed_pytest_leaves_nothing(
     judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox, processes: str
 ) -> None:
     process = started_run(judge, pytester, mailbox, "-n", processes)
     process.kill()
     process.communicate()
-    assert judge.left_alive(timeout=5) == []
+    assert judge.left_alive(timeout=10) == []
+    assert judge.left_in_tmp() == []
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
@@ -241,10 +242,11 @@ def test_ctrl_c_interrupts_the_run_and_writes_the_report(
     assert '"conformant": false' in (pytester.path / "x.json").read_text()
 
 
-def test_terminated_pytest_leaves_no_process(
+def test_terminated_pytest_leaves_nothing(
     judge: Command, pytester: pytest.Pytester, mailbox: NewMailbox
 ) -> None:
     process = started_run(judge, pytester, mailbox)
     process.terminate()
     process.communicate()
-    assert judge.left_alive(timeout=5) == []
+    assert judge.left_alive(timeout=10) == []
+    assert judge.left_in_tmp() == []

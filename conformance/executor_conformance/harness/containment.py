@@ -30,7 +30,8 @@ from executor_conformance.harness.containment_result import ContainmentResult, E
 from executor_conformance.harness.linux import adopt_orphans, fork, monotonic
 from executor_conformance.harness.warden import Assignment, keep_watch
 
-_SECONDS_BETWEEN_NEWS = 5
+#: Progress is reported after so many seconds, and then each time that twice as many have passed.
+_FIRST_NEWS_S = 5.0
 
 __all__ = ["ContainmentResult", "End", "Limits", "contain"]
 
@@ -88,8 +89,10 @@ def _await_result(
             began = monotonic()
             poll = select.poll()
             poll.register(descriptor)
-            while not poll.poll(_SECONDS_BETWEEN_NEWS * 1000):
+            news_s = _FIRST_NEWS_S
+            while not poll.poll(max(began + news_s - monotonic(), 0) * 1000):
                 progress(blackboard.call(), monotonic() - began)
+                news_s *= 2
         while chunk := os.read(descriptor, 1 << 16):
             chunks.append(chunk)
         os.waitpid(warden, 0)

@@ -26,6 +26,10 @@ from executor_conformance.probes import task
 _TEMPORARY = "t"
 
 
+#: Descriptors of pytest's process that a host closes.
+private_descriptors: set[int] = set()
+
+
 def new_folder(parent: str) -> str:
     """Make a folder with the shortest name that is free, because sockets may be below it."""
     for number in itertools.count():
@@ -57,6 +61,9 @@ def become_host(
     try:
         os.setsid()
         die_with_parent(signal.SIGKILL, warden)
+        for descriptor in private_descriptors:
+            os.close(descriptor)
+        private_descriptors.clear()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,9 +11,7 @@ import json
 import os
 import platform
 import random
-import shutil
 import sys
-import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +28,7 @@ from executor_conformance.judging.runner import Runner
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.environment import Environment
+from executor_conformance.plugin.run_folder import RunFolder
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
 from executor_conformance.requirements import Capability, TaskLocation
@@ -112,9 +111,8 @@ class ConformanceSession:
         self.findings: dict[str, Finding] = {}
         self.rules_failed = 0
         self._refused = False
-        self._own_directory = ""
+        self._folder: RunFolder | None = None
         self._judge: Judge | None = None
-        self._owner = os.getpid()
         self._selected: frozenset[str] = frozenset()
         self._environment = Environment()
         self._environment.notice_children()
@@ -135,9 +133,9 @@ class ConformanceSession:
     # -- the run ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._own_directory = self.directory = tempfile.mkdtemp(prefix="ec-")
+        self._folder = RunFolder()
+        self.directory = self._folder.path
         try:
-            os.chmod(self.directory, 0o755)
             self._environment.compile_probes(os.path.join(self.directory, "compiled"))
             self.calibration = calibrate()
             self.seed = random.randrange(1 << 32) if self.settings.seed is None else self.settings.seed
@@ -243,8 +241,8 @@ class ConformanceSession:
         return path
 
     def _clean(self) -> None:
-        if self._own_directory and os.getpid() == self._owner:
-            shutil.rmtree(self._own_directory, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()
 
     # -- collection ------------------------------------------------------------------------------------------
 
