@@ -1,8 +1,8 @@
 """Looks at the target before the first rule, in a process that may be lost.
 
 A child shows that the import ends, which adapter fits, how long the executor takes to start, and how one task
-behaves.  Only then does the pytest
-process import the target itself, once, so that the processes of the rules are forked with it in memory.
+behaves.  Only then does the pytest process import the target itself, once, so that the processes of the rules
+are forked with it in memory.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _HANGS_BORNE = 4
 _WAITS_OF_A_RULE = 15
 #: The second wait, in first waits; a run waits a second time until that was in vain in so many rules, and a
 #: rule is stopped after so many second waits.
-_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 2, 3
+_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 2, 10
 #: What came late may come this many times later still.
 _LATER = 1.5
 #: Seconds that a random program may take, at scale 1.

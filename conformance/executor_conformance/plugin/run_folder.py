@@ -44,9 +44,9 @@ class RunFolder:
         if os.getpid() != self._owner or self._writer < 0:
             return
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._shell is not None:  # before it reads the end of the file, and starts other programs
+            self._shell.kill()
+            self._shell.wait()
         host_process.private_descriptors.discard(self._writer)
         os.close(self._writer)
         self._writer = -1
-        if self._shell is not None:
-            self._shell.kill()
-            self._shell.wait()
