@@ -169,6 +169,7 @@ class Finding:
     :param trace: the random program that made it fail.
     :param late_s: seconds that something took which came only in a second wait; 0: everything came in time.
     :param waited_in_vain: a second wait brought nothing.
+    :param cut_off: the rule did not end in its time.
     :param left_behind: processes that were still there when the rule had ended.
     :param survivors: processes that could not be killed.
     :param known: why this failure was expected, if it was.
@@ -189,6 +190,7 @@ class Finding:
     trace: ProgramTrace | None = None
     late_s: float = 0.0
     waited_in_vain: bool = False
+    cut_off: bool = False
     left_behind: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
     known: str = ""

@@ -430,16 +430,24 @@ def test_run_without_applicable_rules_is_not_conformant(judge: Command) -> None:
     assert (judged.status, judged.report["conformant"]) == (1, False)
 
 
-def test_time_limit_bounds_rules_that_do_not_pass(judge: Command) -> None:
+def test_time_limit_bounds_hangs(judge: Command) -> None:
+    (judge.folder / "hangs.py").write_text("""
+import threading
+from fixtures.plain import LocalExecutor
+
+class HangsInEnd(LocalExecutor):
+    def end(self):
+        threading.Event().wait()
+""")
     judged = judge(
-        "--executor=concurrent.futures:ThreadPoolExecutor",
-        "--conformance-time-limit=0.001",
-        *("-k", f"{RULE} or parallelism.nan-is-rejected or parallelism.true-is-rejected"),
+        "--executor=hangs:HangsInEnd",
+        "--conformance-time-limit=1",
+        *("-k", f"{RULE} or shutdown.end-leaves-no-worker or memory.import-and-construction-are-cheap"),
     )
     assert judged.status == 1
     assert list(judged.rules("passed")) == [RULE]
-    assert list(judged.rules("failed")) == ["parallelism.nan-is-rejected"]
-    assert list(judged.rules("inconclusive")) == ["parallelism.true-is-rejected"]
+    assert list(judged.rules("failed")) == ["shutdown.end-leaves-no-worker"]
+    assert list(judged.rules("inconclusive")) == ["memory.import-and-construction-are-cheap"]
 
 
 # -- known failures ------------------------------------------------------------------------------------------

@@ -17,8 +17,6 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
 #: half, all of them and the first do so in one run of 128.
 _MORE_TRIES = 6
-#: Verdicts of rules whose time is not lost, however long they took.
-_HONEST = (Verdict.PASSED, Verdict.NOT_APPLICABLE)
 #: Seconds that a suspect may take in another process before it is taken for killed.
 _PATIENCE_S = 60.0
 
@@ -33,8 +31,8 @@ class Judge:
     :param lacks: what the executor's family lacks -> the reason.
     :param lacks_itself: what the executor lacks in addition, as discovery found -> the reason.
     :param location: where tasks were seen to run.
-    :param time_limit_s: seconds that all rules that do not pass may take; then the others stay
-        ``inconclusive``.  Rules that pass take what they need: a slow executor is not a broken one.
+    :param time_limit_s: seconds that all rules may take that meet a hang or are cut off; then the others stay
+        ``inconclusive``.  The others take what they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
     """
 
@@ -108,12 +106,12 @@ class Judge:
         if self._is_over:
             return Finding(
                 Verdict.INCONCLUSIVE,
-                actual="not run: rules that did not pass had used up the "
+                actual="not run: hangs had used up the "
                 f"{self.time_limit_s:.0f} s of --conformance-time-limit",
             )
         began = monotonic()
         finding = self.run(rule)
-        if finding.verdict not in _HONEST:
+        if finding.hung_call or finding.cut_off:
             self.store.add_lost_time(monotonic() - began)
         return finding
 

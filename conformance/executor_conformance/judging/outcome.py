@@ -114,6 +114,7 @@ def _finding_from_end(ended: ContainmentResult) -> Finding:
         ),
         failure_mode=FailureMode.HUNG if hung else FailureMode.DIED,
         hung_call=ended.call_kind if hung else "",
+        cut_off=ended.end is End.TIMEOUT,
     )
 
 

@@ -77,12 +77,12 @@ class VerdictStore:
                 os.unlink(self._path("hangs", name))
 
     def add_lost_time(self, seconds: float) -> None:
-        """A rule that did not pass took so long."""
+        """A rule that met a hang, or was cut off, took so long."""
         with open(self._path("lost-time"), "a") as file:
             file.write(f"{seconds:.3f}\n")
 
     def lost_s(self) -> float:
-        """Seconds that all rules that did not pass have taken so far."""
+        """Seconds that all rules have taken so far that met a hang, or were cut off."""
         return sum(self._numbers("lost-time"))
 
     def add_wait_in_vain(self, rule_id: str) -> None:

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--conformance-time-limit",
         metavar="SECONDS",
-        help="seconds that all rules that do not pass may take (default: 240); the rest is inconclusive",
+        help="seconds that all rules with a hang may take (default: 240); the rest is inconclusive",
     )
     group.addoption(
         "--conformance-known-failures",
