@@ -77,7 +77,7 @@ def discover(
 
     An executor may take a minute for each step of this; the budgets of the rules follow from what it took.
 
-    :param progress: told now and then what takes so long.
+    :param progress: called with what the suite is waiting for, if it takes long.
     :raises TargetError: the target cannot be used; nothing was left behind.
     """
     budgets = Budgets.of_the_first(calibration)
@@ -143,7 +143,7 @@ def discover(
         body,
         limits=Limits(rule_s=2 * import_budget_s + budgets.arrival_s),
         scratch=scratch,
-        progress=lambda call, elapsed_s: progress(_what_takes_so_long(call, elapsed_s)),
+        progress=lambda call, elapsed_s: progress(_what_it_waits_for(call, elapsed_s)),
     )
     if ended.result is None:
         raise TargetError(f"--executor={spec!r}: {_describe_import(ended)}")
@@ -152,9 +152,9 @@ def discover(
     return Discovery.from_dict(ended.result)
 
 
-def _what_takes_so_long(call: CallInProgress | None, elapsed_s: float) -> str:
+def _what_it_waits_for(call: CallInProgress | None, elapsed_s: float) -> str:
     if call is None or call.kind not in (*LIFECYCLE_CALLS, "import"):
-        return f"waiting for its first task ({elapsed_s:.0f} s after the beginning)"
+        return f"waiting for its first task to finish ({elapsed_s:.0f} s so far)"
     return f"waiting for {call.name} to return ({monotonic() - call.entered:.0f} s)"
 
 

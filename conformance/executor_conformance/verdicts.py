@@ -167,9 +167,9 @@ class Finding:
     :param failure_mode: how it failed, where any rule could have failed like that.
     :param hung_call: the call that did not return, if one did not.
     :param trace: the random program that made it fail.
-    :param late_s: seconds that something took which came only in a second wait; 0: everything came in time.
-    :param waited_in_vain: a second wait brought nothing.
-    :param cut_off: the rule did not end in its time.
+    :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
+    :param waited_in_vain: a second wait for an event ended without it.
+    :param cut_off: the rule exceeded its time limit.
     :param left_behind: processes that were still there when the rule had ended.
     :param survivors: processes that could not be killed.
     :param known: why this failure was expected, if it was.

@@ -179,14 +179,13 @@ class Mailbox:
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
-        self._file = os.fdopen(
-            os.open(path, os.O_RDWR), "rb", buffering=0
-        )  # open at once, and never at its end
+        # Also open for writing, so that neither opening nor reading depends on whether there is a writer.
+        self._file = os.fdopen(os.open(path, os.O_RDWR), "rb", buffering=0)
 
     def line(self, timeout: float) -> str:
         """Return the next line.
 
-        :raises TimeoutError: none has come after this many seconds.
+        :raises TimeoutError: there is none within this many seconds.
         """
         if not select.select([self._file], [], [], timeout)[0]:
             raise TimeoutError(f"no line after {timeout} s")

@@ -1,4 +1,4 @@
-"""A run depends little on the environment that it is started in."""
+"""Tests of runs in unusual environments."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class LooksAtItsTmpdir(LocalExecutor):
 
 
 def test_pytest_timeout_leaves_rules_alone(judge: Command) -> None:
-    """Stands in for pytest-timeout: a plugin of its name, which looks at the markers of the items."""
+    """A plugin named like pytest-timeout checks the markers of the items."""
     (judge.folder / "conftest.py").write_text("""
 import pytest
 

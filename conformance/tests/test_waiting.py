@@ -8,8 +8,8 @@ import pytest
 
 from executor_conformance.harness import waiting
 from executor_conformance.harness.calibration import Budgets, fork_here_s, processor_share
-from executor_conformance.harness.context import Facts
-from executor_conformance.harness.waiting import Waiting
+from executor_conformance.harness.context import EVENTS, Facts
+from executor_conformance.harness.waiting import Patience, Waiting
 from executor_conformance.verdicts import Broken
 
 #: The budget, in seconds, and a scale for which the current processor share is never the reason to extend it.
@@ -54,34 +54,44 @@ def test_fork_cost_is_the_calibration_unless_forks_are_much_faster_now(
     assert wait(0.04).fork_s == cost_s
 
 
-def patient(monkeypatch: pytest.MonkeyPatch) -> Waiting:
-    """Return a ``Waiting`` with a long second wait, on a machine that stays as fast as it was."""
+def patient(monkeypatch: pytest.MonkeyPatch, second_wait_s: float = 60.0) -> Waiting:
+    """Return a ``Waiting`` with a second wait, on a machine that stays as fast as it was."""
     monkeypatch.setattr(waiting, "fork_here_s", lambda times=3: 0.001)
     budgets = Budgets(BUDGET_S, BUDGET_S, BUDGET_S, BUDGET_S, BUDGET_S, SCALE)
-    return Waiting(budgets, Facts(fork_s=0.004), second_wait_s=60.0)
+    return Waiting(budgets, Facts(fork_s=0.004), Patience(second_wait_s))
 
 
-def test_what_comes_in_the_second_wait_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = patient(monkeypatch)
+def test_an_event_in_the_second_wait_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = patient(monkeypatch)
     checks = itertools.count()
-    patience.require(lambda: next(checks) > MAX_CHECKS, expected="an event", actual=lambda: "none")
-    assert BUDGET_S < patience.patience.late_s < 60.0
-    assert not patience.patience.was_in_vain
+    trial.require(lambda: next(checks) > MAX_CHECKS, expected="an event", actual=lambda: "none")
+    assert BUDGET_S < trial.patience.late_s < 60.0
+    assert not trial.patience.was_in_vain
 
 
-def test_never_is_said_after_the_second_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = patient(monkeypatch)
-    patience.patience.second_wait_s = 2 * BUDGET_S
+def test_an_event_is_missing_after_the_second_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = patient(monkeypatch, second_wait_s=2 * BUDGET_S)
     with pytest.raises(Broken, match="an event within"):
-        patience.require(lambda: False, expected="an event", actual=lambda: "none")
-    assert patience.patience.was_in_vain
+        trial.require(lambda: False, expected="an event", actual=lambda: "none")
+    assert trial.patience.was_in_vain
 
 
-def test_a_wait_that_a_right_executor_may_let_pass_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = patient(monkeypatch)
+def test_a_budget_of_the_rule_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = patient(monkeypatch)
     checks = itertools.count()
-    assert not patience.wait_for(lambda: next(checks) > MAX_CHECKS)
-    assert not patience.patience.late_s
+    with pytest.raises(Broken):
+        trial.require(lambda: next(checks) > MAX_CHECKS, expected="", actual=lambda: "", budget_s=BUDGET_S)
+    assert not trial.patience.late_s
+
+
+@pytest.mark.parametrize("exceptions", [frozenset(), frozenset({EVENTS})])
+def test_the_second_wait_is_for_missing_events_only(
+    monkeypatch: pytest.MonkeyPatch, exceptions: frozenset[str]
+) -> None:
+    trial = patient(monkeypatch)
+    trial.patience.exceptions = exceptions
+    checks = itertools.count()
+    assert not trial.wait_for(lambda: next(checks) > MAX_CHECKS, patient=bool(exceptions))
 
 
 def test_quiet_is_not_extended(monkeypatch: pytest.MonkeyPatch) -> None:

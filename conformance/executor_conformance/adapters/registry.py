@@ -27,9 +27,9 @@ def adapters() -> dict[str, type[Adapter]]:
 
 
 def unusable() -> dict[str, str]:
-    """Installed adapters that cannot be loaded, or are wrong: family -> what is wrong, for the user.
+    """Installed adapters that cannot be used: family -> the reason, for the user.
 
-    They concern only those who ask for them: any package may install one.
+    Any installed package may provide one, so it is an error only for those who ask for it.
     """
     return _load()[1]
 

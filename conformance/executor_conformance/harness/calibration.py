@@ -27,13 +27,13 @@ _LARGEST_SCALE = 6.0
 #: A slow machine extends fixed limits by at most this factor, because they are generous already.
 LARGEST_EXTENSION = 2.0
 _COMPUTED_S = 0.02
-#: Seconds that the first call of each kind and the first task may take: nothing is known of the executor yet.
+#: Seconds for the first constructor, ``start()`` and task, when nothing is known of the executor yet.
 _FIRST_S = 60.0
-#: A constructor and a ``start()`` that together take less say nothing about their workers.
+#: If the constructor and ``start()`` together take less than this, workers are started fast or lazily.
 _NOTABLE_S = 0.2
-#: The parallelism of an executor that is made without one, as Airflow has it.
+#: The parallelism that is assumed for an executor created without one; it is Airflow's default.
 _USUAL_DEFAULT = 32
-#: No number of workers gives ``start()`` more seconds than this.
+#: The most seconds that further workers add to the limit of ``start()``.
 _LONGEST_FOR_WORKERS_S = 120.0
 #: A sync() that waits for a second does so on any machine; a slow machine must not excuse it.
 _LONGEST_BLOCK_S = 0.8

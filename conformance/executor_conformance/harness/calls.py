@@ -65,7 +65,7 @@ class Calls:
         """Make one call under a deadline.
 
         :param kind: the call of the contract; repeated hangs are counted under it.
-        :param allowance_s: seconds after which it is late; a second wait later, it is a hang.
+        :param allowance_s: seconds after which it is late; after a second wait it hangs.
         :param name: what the executor's family calls it; by default ``kind``.
         :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
         :raises Raised: the call raised.
@@ -80,7 +80,7 @@ class Calls:
             str(kind),
             name=name,
             history=self.history,
-            allowance_s=allowance_s + self._patience.second_wait_s,
+            allowance_s=allowance_s + self._patience.second_s(str(kind)),
             pid=os.getpid(),
         )
         began = monotonic()

@@ -30,7 +30,7 @@ from executor_conformance.harness.containment_result import ContainmentResult, E
 from executor_conformance.harness.linux import adopt_orphans, fork, monotonic
 from executor_conformance.harness.warden import Assignment, keep_watch
 
-#: Progress is reported after so many seconds, and then each time that twice as many have passed.
+#: Progress is first reported after this many seconds, and then at twice the time of the previous report.
 _FIRST_NEWS_S = 5.0
 
 __all__ = ["ContainmentResult", "End", "Limits", "contain"]

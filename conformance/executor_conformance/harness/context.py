@@ -10,6 +10,8 @@ from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.target import Target
 from executor_conformance.requirements import TaskLocation
 
+#: What a rule waits for between its calls, in :attr:`RunContext.no_second_wait`.
+EVENTS = "events"
 #: Random programs per rule of chapter ``model``, unless ``--conformance-programs`` says otherwise.
 DEFAULT_PROGRAMS = 60
 
@@ -57,7 +59,8 @@ class RunContext:
     """Everything that a rule of this run may depend on, except its own scratch directory.
 
     :param hung_calls: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
-    :param second_wait_s: seconds that the suite waits once more before it says that something never comes.
+    :param second_wait_s: seconds of the second wait, after which a call hangs, or an event is missing.
+    :param no_second_wait: calls, or :data:`EVENTS`, for which second waits were in vain often enough.
     :param seed: of everything random.
     :param programs: how many random programs a rule may perform.
     :param replay: a program to perform instead of random ones.
@@ -70,6 +73,7 @@ class RunContext:
     facts: Facts = field(default_factory=Facts)
     hung_calls: Mapping[str, str] = field(default_factory=dict)
     second_wait_s: float = 0.0
+    no_second_wait: frozenset[str] = frozenset()
     seed: int = 0
     programs: int = DEFAULT_PROGRAMS
     replay: Mapping[str, Any] | None = None

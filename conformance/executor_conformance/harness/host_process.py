@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import itertools
 import logging
 import os
 import resource
@@ -21,26 +20,11 @@ from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.linux import die_with_parent
 from executor_conformance.probes import task
 
-#: The name of a host's temporary directory.  It is short, like the names above it: an executor may have
-#: sockets there, and the path of a socket has 107 characters at most.
+#: The name of a host's temporary directory: short, because executors have sockets there.
 _TEMPORARY = "t"
 
-
-#: Descriptors of pytest's process that a host closes.
+#: Descriptors of the pytest process that a host closes.
 private_descriptors: set[int] = set()
-
-
-def new_folder(parent: str) -> str:
-    """Make a folder with the shortest name that is free, because sockets may be below it."""
-    for number in itertools.count():
-        path = os.path.join(parent, str(number))
-        try:
-            os.mkdir(path)
-        except FileExistsError:
-            continue
-        os.chmod(path, 0o755)
-        return path
-    raise AssertionError
 
 
 def become_host(

@@ -172,11 +172,18 @@ class Subject:
         expected: str,
         actual: Callable[[], str],
         budget_s: float | None = None,
+        patient: bool | None = None,
         stalled: bool = False,
     ) -> None:
         """:meth:`TrialBase.require`, pumping this executor."""
         self.trial.require(
-            condition, expected=expected, actual=actual, pump=self.pump, budget_s=budget_s, stalled=stalled
+            condition,
+            expected=expected,
+            actual=actual,
+            pump=self.pump,
+            budget_s=budget_s,
+            patient=patient,
+            stalled=stalled,
         )
 
     def await_started(self, *probes: Probe) -> None:

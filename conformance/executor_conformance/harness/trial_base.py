@@ -15,7 +15,7 @@ from executor_conformance.harness.host import Host
 from executor_conformance.harness.linux import monotonic_ns
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
 from executor_conformance.harness.target import Target
-from executor_conformance.harness.waiting import Waiting
+from executor_conformance.harness.waiting import Patience, Waiting
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,8 @@ class TrialBase(Waiting):
     """
 
     def __init__(self, context: RunContext, *, blackboard: Blackboard, scratch: str, warden: int) -> None:
-        super().__init__(context.budgets, context.facts, context.second_wait_s)
+        patience = Patience(context.second_wait_s, context.no_second_wait)
+        super().__init__(context.budgets, context.facts, patience)
         self.context = context
         self.scratch = scratch
         self.host = Host(warden, blackboard)

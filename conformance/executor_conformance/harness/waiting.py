@@ -14,7 +14,7 @@ from executor_conformance.harness.calibration import (
     interpreter_here_s,
     processor_share,
 )
-from executor_conformance.harness.context import Facts
+from executor_conformance.harness.context import EVENTS, Facts
 from executor_conformance.harness.linux import monotonic, sleep
 from executor_conformance.verdicts import Broken, Stalled
 
@@ -25,7 +25,7 @@ _LONGEST_COSTLY_NAP_S = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION_OF_A_WAIT = 1.5, 6.0
-#: A budget of so many seconds is enough on any machine.
+#: A budget of this many seconds is long enough on any machine.
 _LONG_ENOUGH_S = 60.0
 #: How many forks and interpreter starts are timed for a median.
 _FORKS, _INTERPRETERS = 7, 3
@@ -37,29 +37,35 @@ def _never() -> bool:
 
 @dataclass
 class Patience:
-    """What is late is not missing: before the suite says "never", it waits once more.
+    """The second wait of a rule: an event that is late is not missing, and a slow call does not hang.
 
-    :param second_wait_s: seconds of that second wait; 0: there is none.
-    :param late_s: the longest that something took which came in a second wait; 0: everything came in time.
-    :param was_in_vain: a second wait has brought nothing.
+    :param second_wait_s: its length in seconds; 0: there is none.
+    :param exceptions: calls, or :data:`EVENTS`, for which there is none either.
+    :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
+    :param was_in_vain: a second wait for an event ended without it.
     """
 
     second_wait_s: float = 0.0
+    exceptions: frozenset[str] = frozenset()
     late_s: float = 0.0
     was_in_vain: bool = False
 
+    def second_s(self, what: str) -> float:
+        """Seconds of the second wait for a call, or for :data:`EVENTS`."""
+        return 0.0 if what in self.exceptions else self.second_wait_s
+
     def note(self, took_s: float) -> None:
-        """Something came in a second wait, after so many seconds in all."""
+        """A wait of this many seconds in total ended during a second wait."""
         self.late_s = max(self.late_s, round(took_s, 3))
 
 
 class Waiting:
     """Waits by calibrated budgets; every wait ends as soon as its condition holds."""
 
-    def __init__(self, budgets: Budgets, facts: Facts, second_wait_s: float = 0.0) -> None:
+    def __init__(self, budgets: Budgets, facts: Facts, patience: Patience | None = None) -> None:
         self.budgets = budgets
         self.facts = facts
-        self.patience = Patience(second_wait_s)
+        self.patience = patience or Patience()
 
     def require(
         self,
@@ -69,17 +75,20 @@ class Waiting:
         actual: Callable[[], str],
         pump: Callable[[], object] | None = None,
         budget_s: float | None = None,
+        patient: bool | None = None,
         stalled: bool = False,
     ) -> None:
         """Wait until ``condition`` holds.
 
         :param pump: called in each round, as a scheduler does.
         :param budget_s: seconds; by default the arrival budget.
+        :param patient: wait a second time; by default unless there is a ``budget_s``, which is then a bound.
         :param stalled: the rule does not check this, it only needs it on its way.
         :raises Broken: it did not hold in time.
         """
         budget = self.budgets.arrival_s if budget_s is None else budget_s
-        second_s = self.patience.second_wait_s if budget_s is None else 0.0
+        is_patient = budget_s is None if patient is None else patient
+        second_s = self.patience.second_s(EVENTS) if is_patient else 0.0
         if not self._wait(condition, pump, budget, second_s):
             never = f", not even within {budget + second_s:.0f} s" if second_s else ""
             raise (Stalled if stalled else Broken)(
@@ -99,18 +108,23 @@ class Waiting:
         :param patient: a right executor always makes it hold, so wait a second time.
         """
         budget = self.budgets.arrival_s if budget_s is None else budget_s
-        return self._wait(condition, pump, budget, self.patience.second_wait_s if patient else 0.0)
+        return self._wait(condition, pump, budget, self.patience.second_s(EVENTS) if patient else 0.0)
 
     def quiet(self, pump: Callable[[], object] | None = None, budget_s: float | None = None) -> None:
         """Wait for a short while in which something would happen if it were going to."""
         self._wait(_never, pump, self.budgets.quiet_s if budget_s is None else budget_s)
 
     async def wait_for_on_loop(
-        self, condition: Callable[[], object], pump: Callable[[], object] | None = None
+        self,
+        condition: Callable[[], object],
+        pump: Callable[[], object] | None = None,
+        *,
+        patient: bool = False,
     ) -> bool:
         """:meth:`wait_for`, for a rule that itself runs on an event loop, which stays free meanwhile."""
         try:
-            for nap in self._naps(condition, pump, self.budgets.arrival_s):
+            second_s = self.patience.second_s(EVENTS) if patient else 0.0
+            for nap in self._naps(condition, pump, self.budgets.arrival_s, second_s):
                 await asyncio.sleep(nap)
         except TimeoutError:
             return False

@@ -31,8 +31,8 @@ class Judge:
     :param lacks: what the executor's family lacks -> the reason.
     :param lacks_itself: what the executor lacks in addition, as discovery found -> the reason.
     :param location: where tasks were seen to run.
-    :param time_limit_s: seconds that all rules may take that meet a hang or are cut off; then the others stay
-        ``inconclusive``.  The others take what they need: a slow executor is not a broken one.
+    :param time_limit_s: total seconds for rules that hang or are cut off; rules not reached by then are
+        ``inconclusive``.  Other rules take as long as they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
     """
 
@@ -106,8 +106,7 @@ class Judge:
         if self._is_over:
             return Finding(
                 Verdict.INCONCLUSIVE,
-                actual="not run: hangs had used up the "
-                f"{self.time_limit_s:.0f} s of --conformance-time-limit",
+                actual=f"not run: the {self.time_limit_s:.0f} s limit was reached (--conformance-time-limit)",
             )
         began = monotonic()
         finding = self.run(rule)

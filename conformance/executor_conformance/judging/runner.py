@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import Limits, contain
-from executor_conformance.harness.context import RunContext
-from executor_conformance.harness.host_process import hide_pytest, new_folder
+from executor_conformance.harness.context import EVENTS, RunContext
+from executor_conformance.harness.host_process import hide_pytest
+from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.trial import Trial
 from executor_conformance.judging.blame import hung_calls
 from executor_conformance.judging.outcome import DISPOSE_HOOK, evaluate_rule, finding_from
@@ -24,10 +25,14 @@ from executor_conformance.verdicts import Finding
 _HANGS_BORNE = 4
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
-#: The second wait, in first waits; a run waits a second time until that was in vain in so many rules, and a
-#: rule is stopped after so many second waits.
-_SECOND_WAIT, _SECOND_WAITS_IN_VAIN, _SECOND_WAITS_OF_A_RULE = 5, 2, 10
-#: What came late may come this many times later still.
+#: The second wait is this many times as long as the first.
+_SECOND_WAIT = 5
+#: There is no second wait for a call that has hung in this many rules, and none for events once it was in
+#: vain in this many rules.  Other calls of the same executor may still be slow without hanging.
+_HANGS_BEFORE_HURRY, _WAITS_IN_VAIN_BEFORE_HURRY = 2, 5
+#: A rule may last for this many second waits longer.
+_SECOND_WAITS_OF_A_RULE = 10
+#: Later events may be this many times later than the latest so far.
 _LATER = 1.5
 #: Seconds that a random program may take, at scale 1.
 _PROGRAM_S = 2.0
@@ -57,12 +62,13 @@ class Runner:
             if not self.contained:
                 return self._run_here(rule, scratch)
 
+            context = self._context_now()
+
             def body(blackboard: Blackboard) -> None:
-                trial = self._trial(rule, blackboard, scratch, os.getppid())
+                trial = self._trial(rule, context, blackboard, scratch, os.getppid())
                 blackboard.write_result(evaluate_rule(rule.body, trial).as_dict())
                 self._dispose(trial, blackboard)
 
-            context = self._context_now()
             rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * context.budgets.arrival_s)
             rule_s += _SECOND_WAITS_OF_A_RULE * context.second_wait_s
             if rule.budget == "programs":
@@ -77,7 +83,7 @@ class Runner:
         finding = finding_from(ended)
         if finding.hung_call and finding.trace is None:
             self.store.add_hang(finding.hung_call, rule.id)
-        if finding.waited_in_vain or finding.hung_call:
+        if finding.waited_in_vain:
             self.store.add_wait_in_vain(rule.id)
         if finding.late_s:
             self.store.add_late(finding.late_s)
@@ -86,7 +92,7 @@ class Runner:
     def _run_here(self, rule: Rule, scratch: str) -> Finding:
         """In this process, so that a debugger can look at it; a hang stays a hang."""
         blackboard = Blackboard()
-        trial = self._trial(rule, blackboard, scratch, os.getpid())
+        trial = self._trial(rule, self._context_now(), blackboard, scratch, os.getpid())
         finders = hide_pytest()
         try:
             return evaluate_rule(rule.body, trial)
@@ -94,20 +100,17 @@ class Runner:
             sys.meta_path[:] = finders
             self._dispose(trial, blackboard)
 
-    def _trial(self, rule: Rule, blackboard: Blackboard, scratch: str, warden: int) -> Trial:
+    def _trial(
+        self, rule: Rule, context: RunContext, blackboard: Blackboard, scratch: str, warden: int
+    ) -> Trial:
         setattr(sys, HOST_MARKER, os.getpid())
-        return Trial(
-            self._context_now(), blackboard=blackboard, scratch=scratch, warden=warden, needs=rule.needs
-        )
+        return Trial(context, blackboard=blackboard, scratch=scratch, warden=warden, needs=rule.needs)
 
     def _context_now(self) -> RunContext:
-        """The context, with what the rules so far have shown."""
+        """The context of the next rule, with what the rules so far have shown."""
         budgets = self.context.budgets
-        # Where no first task came, a minute was waited for it already.
-        is_patient = (
-            bool(self.context.facts.first_task_s) and self.store.waits_in_vain() < _SECOND_WAITS_IN_VAIN
-        )
-        second_wait_s = _SECOND_WAIT * budgets.arrival_s if is_patient else 0.0
+        # The first task had a minute: if it did not run, a second wait would not help.
+        second_wait_s = _SECOND_WAIT * budgets.arrival_s if self.context.facts.first_task_s else 0.0
         late_s = _LATER * self.store.late_s()
         if late_s:
             budgets = replace(
@@ -116,11 +119,16 @@ class Runner:
                 call_s=max(budgets.call_s, late_s),
                 stop_s=max(budgets.stop_s, late_s),
             )
+        hangs = self.store.hangs()
+        hurried = {call for call, rules in hangs.items() if len(rules) >= _HANGS_BEFORE_HURRY}
+        if self.store.waits_in_vain() >= _WAITS_IN_VAIN_BEFORE_HURRY:
+            hurried.add(EVENTS)
         return replace(
             self.context,
             budgets=budgets,
-            hung_calls=hung_calls(self.store.hangs(), borne=_HANGS_BORNE),
+            hung_calls=hung_calls(hangs, borne=_HANGS_BORNE),
             second_wait_s=second_wait_s,
+            no_second_wait=frozenset(hurried),
         )
 
     def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:

@@ -77,29 +77,29 @@ class VerdictStore:
                 os.unlink(self._path("hangs", name))
 
     def add_lost_time(self, seconds: float) -> None:
-        """A rule that met a hang, or was cut off, took so long."""
+        """Add the duration of a rule that hung or was cut off."""
         with open(self._path("lost-time"), "a") as file:
             file.write(f"{seconds:.3f}\n")
 
     def lost_s(self) -> float:
-        """Seconds that all rules have taken so far that met a hang, or were cut off."""
+        """Total seconds of the rules so far that hung or were cut off."""
         return sum(self._numbers("lost-time"))
 
     def add_wait_in_vain(self, rule_id: str) -> None:
-        """In this rule a second wait brought nothing."""
+        """A second wait for an event was in vain in this rule."""
         open(self._path("in-vain", rule_id), "w").close()
 
     def waits_in_vain(self) -> int:
-        """In how many rules a second wait brought nothing."""
+        """The number of rules in which a second wait for an event was in vain."""
         return len(os.listdir(self._path("in-vain")))
 
     def add_late(self, seconds: float) -> None:
-        """Something came late, after so many seconds."""
+        """Add a wait that ended during a second wait."""
         with open(self._path("late"), "a") as file:
             file.write(f"{seconds:.3f}\n")
 
     def late_s(self) -> float:
-        """The longest that something took which came late; 0: everything came in time."""
+        """The longest wait, in seconds, that ended during a second wait; 0: none did."""
         return max(self._numbers("late"), default=0.0)
 
     def hangs(self) -> dict[str, list[str]]:

@@ -40,7 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--conformance-time-limit",
         metavar="SECONDS",
-        help="seconds that all rules with a hang may take (default: 240); the rest is inconclusive",
+        help="time limit in seconds for all hanging rules together (default: 240); rules not reached are "
+        "inconclusive",
     )
     group.addoption(
         "--conformance-known-failures",

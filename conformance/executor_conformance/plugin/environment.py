@@ -1,4 +1,4 @@
-"""What the suite changes in the environment of a run, so that the run does not depend on it."""
+"""What a run changes in its own environment, and restores at its end."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Environment:
             self._handler = None
 
     def notice_children(self) -> None:
-        """Stop ignoring SIGCHLD, as ``trap '' CHLD`` does: the suite waits for its children."""
+        """Stop ignoring SIGCHLD (as after ``trap '' CHLD``), because the suite waits for its children."""
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             self._handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def compile_probes(self, directory: str) -> None:
-        """Let new interpreters keep the probes in compiled form, in ``directory`` if not beside their source.
+        """Let new interpreters cache the compiled probes: in ``directory``, unless they are cached already.
 
-        Installers such as uv do not compile what they install.  Where an interpreter may not write compiled
-        files either, each task in a new interpreter would compile the probe again.
+        Installers such as uv do not compile what they install.  If interpreters may not write compiled files
+        either, each task in a new interpreter would compile the probe again.
         """
         compiled = cache_from_source(task.__file__)
         if os.path.exists(compiled):

@@ -1,4 +1,4 @@
-"""The folder of one run, which is removed at its end, however it ends."""
+"""The temporary folder of a run, which is removed even if pytest is killed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import tempfile
 
 from executor_conformance.harness import host_process
 
-#: ``read`` returns at the end of the file, when no process has the other end of the pipe any more.
-#: Some of them may be about to write: what they leave is removed a moment later.
+#: ``read`` returns once no process has the other end of the pipe open.  xdist workers do not have it, and may
+#: write for another moment.
 _WAIT_AND_REMOVE = 'read _; rm -rf -- "$0"; sleep 2; rm -rf -- "$0"'
 
 
 class RunFolder:
     """A folder with a short name, for everything that a run writes.
 
-    A shell waits beside pytest for the end of the run.  Should pytest be killed, the shell removes the folder
-    once the wardens have ended as well.
+    If pytest is killed, a shell removes the folder as soon as the wardens have exited as well.
     """
 
     def __init__(self) -> None:
@@ -44,7 +43,7 @@ class RunFolder:
         if os.getpid() != self._owner or self._writer < 0:
             return
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._shell is not None:  # before it reads the end of the file, and starts other programs
+        if self._shell is not None:  # before it reads the end of the pipe and starts ``rm``
             self._shell.kill()
             self._shell.wait()
         host_process.private_descriptors.discard(self._writer)

@@ -21,7 +21,7 @@ from executor_conformance.adapters.registry import AdapterError, adapters, unusa
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import RunContext
-from executor_conformance.harness.host_process import new_folder
+from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
@@ -241,6 +241,7 @@ class ConformanceSession:
         return path
 
     def _clean(self) -> None:
+        self._environment.restore()
         if self._folder is not None:
             self._folder.remove()
 
@@ -321,7 +322,7 @@ class ConformanceSession:
             f"executor: {self.settings.executor} ({found.distribution or _origin(self.settings.executor)}), "
             f"adapter {found.family}",
             f"tasks: {_tasks(found)}",
-            *(f"not used: {reason}" for reason in unusable().values()),
+            *(f"ignored: {reason}" for reason in unusable().values()),
             f"machine speed: fork {calibration.fork_s * 1e3:.1f} ms, new interpreter "
             f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
             f"--conformance-seed={self.seed}",
@@ -395,7 +396,6 @@ class ConformanceSession:
             terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
-        self._environment.restore()
         self._clean()
 
 

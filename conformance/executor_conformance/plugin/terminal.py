@@ -83,7 +83,7 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
 def _lateness(late: list[tuple[float, str]]) -> str:
     seconds, rule_id = max(late)
     rules = "1 rule" if len(late) == 1 else f"{len(late)} rules"
-    return f"LATE in {rules}: what they waited for came, but after up to {seconds:.1f} s ({rule_id})"
+    return f"LATE: {rules} had to wait longer than expected, up to {seconds:.1f} s ({rule_id})"
 
 
 def _table(reporter: pytest.TerminalReporter, report: Report) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import ContainmentResult, End, Limits
-from executor_conformance.harness.host_process import new_folder
 from executor_conformance.harness.linux import monotonic
+from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.trial import Trial
 from executor_conformance.programs.checking import RuleViolated
 from executor_conformance.programs.performance import Performance

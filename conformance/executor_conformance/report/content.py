@@ -25,7 +25,7 @@ class Report:
     :param complete: the run was not interrupted.
     :param stubs: what the adapter replaced by a stub.
     :param tasks: where the first task was seen to run.
-    :param saw_a_task: any task was seen to run: an executor that runs none keeps many a promise.
+    :param saw_a_task: a task was seen to run.  An executor that runs none passes many rules.
     """
 
     target: str

@@ -47,7 +47,7 @@ _BASICS = (
     "shutdown.terminate-reports-running-tasks-as-failed",
     "shutdown.terminate-reports-queued-tasks-as-failed",
     "shutdown.terminate-keeps-buffered-events",
-    "asynchrony.coroutine-functions-are-awaited",
+    "asynchrony.coroutine-functions-run-to-completion",
     "asynchrony.parallelism-applies-to-coroutines",
 )
 _DEATHS = (

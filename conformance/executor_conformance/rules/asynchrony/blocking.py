@@ -11,7 +11,7 @@ from executor_conformance.verdicts import NotApplicable, expect
 
 _IS_ASYNC = (
     "interface.command-kinds-are-accurate",
-    "asynchrony.coroutine-functions-are-awaited",
+    "asynchrony.coroutine-functions-run-to-completion",
     "asynchrony.is-async-is-accurate",
 )
 _ASYNC = (Capability.COROUTINE, Capability.ASYNC)
@@ -34,7 +34,7 @@ def coroutines_survive_a_blocked_loop(trial: Trial) -> None:
     behind = trial.probes(3, "nap=0.01")
     subject.submit_coroutine(blocking, *behind)
     subject.await_started(blocking)
-    trial.wait_for(lambda: blocking.finished, pump=subject.pump)
+    trial.wait_for(lambda: blocking.finished, pump=subject.pump, patient=True)
     subject.quiet()
     gate.open()
     probes = [blocking, *waiting, *behind]
@@ -66,7 +66,7 @@ def blocking_commands_do_not_block_the_loop(trial: Trial) -> None:
         submit(blocking)
         subject.await_started(blocking)
         subject.submit_coroutine(concurrent)
-        ran = trial.wait_for(lambda: concurrent.finished, pump=subject.pump)  # noqa: B023
+        ran = trial.wait_for(lambda: concurrent.finished, pump=subject.pump, patient=True)  # noqa: B023
         gate.open()
         expect(
             ran,

@@ -18,7 +18,7 @@ from executor_conformance.verdicts import NotApplicable, Stalled, expect
 
 _IS_ASYNC = (
     "interface.command-kinds-are-accurate",
-    "asynchrony.coroutine-functions-are-awaited",
+    "asynchrony.coroutine-functions-run-to-completion",
     "asynchrony.is-async-is-accurate",
 )
 _ASYNC = (Capability.COROUTINE, Capability.ASYNC)
@@ -72,7 +72,7 @@ def a_running_loop_is_left_intact(trial: Trial) -> None:
         def leftovers() -> set[asyncio.Task[Any]]:
             return asyncio.all_tasks() - before - {ticking}
 
-        await trial.wait_for_on_loop(lambda: not leftovers())
+        await trial.wait_for_on_loop(lambda: not leftovers(), patient=True)
         expect(
             not leftovers(),
             expected="no task of the executor on its caller's loop after end()",
@@ -97,7 +97,7 @@ def a_running_loop_is_left_intact(trial: Trial) -> None:
             return all(checks[-_CHECKS_FOR_TIMERS:]) and len(checks) >= _CHECKS_FOR_TIMERS
 
         expect(
-            await trial.wait_for_on_loop(has_no_more_timers),
+            await trial.wait_for_on_loop(has_no_more_timers, patient=True),
             expected="no timer of the executor on its caller's loop after end()",
             actual="at least one is left",
         )
@@ -194,7 +194,7 @@ def a_result_wakes_an_idle_loop(trial: Trial) -> None:
 async def _on_loop(
     subject: Subject, condition: Callable[[], object], expected: str, probes: Sequence[Probe]
 ) -> None:
-    if not await subject.trial.wait_for_on_loop(condition, subject.pump):
+    if not await subject.trial.wait_for_on_loop(condition, subject.pump, patient=True):
         raise Stalled(expected=f"{expected} while the caller's loop runs", actual=subject.describe(probes))
 
 

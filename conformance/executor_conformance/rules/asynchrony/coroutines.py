@@ -12,14 +12,14 @@ from executor_conformance.rules import must
 from executor_conformance.rules.asynchrony.async_callables import async_callables
 from executor_conformance.verdicts import expect
 
-_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-are-awaited")
+_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-run-to-completion")
 
 
 @must(
     needs=(Capability.COROUTINE,),
     after=("interface.command-kinds-are-accurate", "states.no-terminal-event-before-the-task-ends"),
 )
-def coroutine_functions_are_awaited(trial: Trial) -> None:
+def coroutine_functions_run_to_completion(trial: Trial) -> None:
     """A coroutine function runs to its last instruction, exactly once, and only then is ``success`` reported.
 
     Why: a coroutine yields many times before it ends, and each time looks like the end.

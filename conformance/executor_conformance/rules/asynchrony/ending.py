@@ -14,7 +14,7 @@ from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
 
-_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-are-awaited")
+_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-run-to-completion")
 
 
 @must(needs=(Capability.COROUTINE,), after=(*_BASICS, "shutdown.end-finishes-queued-tasks"))
@@ -69,7 +69,7 @@ def terminate_cancels_coroutines(trial: Trial) -> None:
         for probe in probes:
             subject.expect_outcome(probe, FAILED, f"a coroutine that was {what} at terminate()")
     in_host = [probe for probe in running if probe.runs[0].pid == trial.host.pid]
-    trial.wait_for(lambda: _noted(in_host, "cleaned up") == len(in_host))
+    trial.wait_for(lambda: _noted(in_host, "cleaned up") == len(in_host), patient=True)
     cancelled, cleaned_up = _noted(in_host, "cancelled"), _noted(in_host, "cleaned up")
     gate.open()
     trial.quiet()
@@ -157,7 +157,7 @@ def a_loop_the_executor_creates_is_closed(trial: Trial) -> None:
         subject.await_terminal(*probes)
         end(subject)
         subject.drain_all()
-        trial.wait_for(lambda: processes.thread_count() <= threads)  # noqa: B023
+        trial.wait_for(lambda: processes.thread_count() <= threads, patient=True)  # noqa: B023
         left = open_loops() - before
         more = processes.thread_count() - threads
         expect(

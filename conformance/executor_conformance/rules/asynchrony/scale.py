@@ -17,7 +17,7 @@ from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import Broken, expect
 
-_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-are-awaited")
+_BASICS = ("interface.command-kinds-are-accurate", "asynchrony.coroutine-functions-run-to-completion")
 _IS_ASYNC = (*_BASICS, "asynchrony.is-async-is-accurate")
 _ASYNC = (Capability.COROUTINE, Capability.ASYNC)
 
@@ -52,7 +52,7 @@ def parallelism_applies_to_coroutines(trial: Trial) -> None:
     gate = trial.gate()
     probes = trial.probes(9, gate.step)
     subject.submit_coroutine(*probes)
-    trial.wait_for(lambda: sum(probe.started for probe in probes) >= 3, pump=subject.pump)
+    trial.wait_for(lambda: sum(probe.started for probe in probes) >= 3, pump=subject.pump, patient=True)
     subject.quiet()
     seen = sum(probe.started for probe in probes)
     expect(seen == 3, expected="3 of 9 coroutines to run at once, with parallelism=3", actual=f"{seen} ran")
@@ -252,6 +252,7 @@ def _submit_and_await(subject: Subject, probes: Sequence[Probe]) -> None:
         expected=f"{len(probes)} coroutines to wait at once",
         actual=lambda: f"{sum(probe.started for probe in probes)} do",
         budget_s=3 * subject.trial.budgets.arrival_s,
+        patient=True,
     )
 
 

@@ -21,7 +21,7 @@ def event_buffer_maps_keys_to_state_and_info(trial: Trial) -> None:
     subject = trial.started()
     probe = trial.probe()
     subject.submit(probe)
-    if not trial.wait_for(lambda: subject.history, pump=subject.pump):
+    if not trial.wait_for(lambda: subject.history, pump=subject.pump, patient=True):
         raise Stalled(expected="an event for the submitted task", actual=subject.describe([probe]))
     unknown = [event.key for event in subject.history if event.key != tuple(probe.key)]
     expect(
@@ -84,7 +84,7 @@ def only_known_states_are_reported(trial: Trial) -> None:
     def keys_with_a_last_state() -> set[object]:
         return {event.key for event in subject.history if event.state not in ("queued", "running")}
 
-    trial.wait_for(lambda: len(keys_with_a_last_state()) >= 2, pump=subject.pump)
+    trial.wait_for(lambda: len(keys_with_a_last_state()) >= 2, pump=subject.pump, patient=True)
     if not keys_with_a_last_state():
         raise Stalled(expected="events for 2 tasks", actual=subject.describe([good, bad]))
     unknown = [event.state for event in subject.history if event.state not in STATES]

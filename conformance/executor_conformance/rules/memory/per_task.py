@@ -74,7 +74,7 @@ def host_memory_stops_growing(trial: Trial) -> None:
         "memory.host-memory-stops-growing",
         "states.exactly-one-terminal-event",
         "parallelism.running-is-accurate",
-        "asynchrony.coroutine-functions-are-awaited",
+        "asynchrony.coroutine-functions-run-to-completion",
         "asynchrony.no-object-leak-per-coroutine",
     )
 )
@@ -111,7 +111,7 @@ def no_object_leak_per_task(trial: Trial) -> None:
         "shutdown.no-zombie-is-left",
         "interface.command-kinds-are-accurate",
         "parallelism.higher-priority-first",
-        "asynchrony.coroutine-functions-are-awaited",
+        "asynchrony.coroutine-functions-run-to-completion",
     ),
 )
 def no_resource_leak_per_task(trial: Trial) -> None:

@@ -106,13 +106,14 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
         expected="a scheduler process in a new interpreter to run a task",
         actual=lambda: "the task has not ended",
         budget_s=trial.budgets.arrival_s * 3 + trial.facts.import_s * 3,
+        patient=True,
     )
     expect(
         os.path.exists(ready),
         expected="a scheduler process in a new interpreter to run a task",
         actual=f"it exited with status {host.poll()}",
     )
-    exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s)
+    exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s, patient=True)
     if not exited:
         host.send_signal(signal.SIGABRT)  # faulthandler adds its stacks to the evidence
         host.wait()
@@ -150,4 +151,5 @@ def no_process_outlives_a_killed_host(trial: Trial) -> None:
         expected="workers and tasks of a killed scheduler process to be gone",
         actual=lambda: describe_living(trial),
         budget_s=trial.budgets.arrival_s * 2,
+        patient=True,
     )
