@@ -93,17 +93,23 @@ class Trial(TrialBase):
     # -- a trial within this one -----------------------------------------------------------------------------
 
     def contained(
-        self, body: Callable[[Trial, Blackboard], None], *, scratch: str, limits: Limits
+        self,
+        body: Callable[[Trial, Blackboard], None],
+        *,
+        scratch: str,
+        limits: Limits,
+        second_wait_s: float,
     ) -> ContainmentResult:
         """Run ``body`` on a trial of its own, in a contained host within this one.
 
         :param scratch: the directory of that trial.
+        :param second_wait_s: its second wait, in seconds.
         """
 
         def inside(blackboard: Blackboard) -> None:
             setattr(sys, HOST_MARKER, os.getpid())
             within = Trial(
-                replace(self.context, second_wait_s=0.0),
+                replace(self.context, second_wait_s=second_wait_s),
                 blackboard=blackboard,
                 scratch=scratch,
                 warden=os.getppid(),

@@ -26,8 +26,8 @@ _SEARCH_S, _SHRINKING_S = 0.07, 12.0
 _EXTENSION_FOR_FEW = 5
 #: While a program is shrunk, it waits for only this part of the usual budget.
 _PATIENCE_IN_SHRINKING = 0.1
-#: A program is stopped after the time of this many full waits.
-_WAITS = 8
+#: A program is stopped after the time of this many full waits, and of this many second waits.
+_WAITS, _SECOND_WAITS = 8, 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Counterexample:
 def perform(trial: Trial, program: Program, patience: float = 1.0) -> Counterexample | None:
     """Run a program in a contained host of its own; ``None`` if it violates no rule.
 
-    :param patience: the part of the usual budget for which the program waits.
+    :param patience: the part of the usual budget for which the program waits; below 1, it waits only once.
     :raises NotApplicable: the executor cannot run such programs.
     """
     directory = new_folder(trial.scratch)
@@ -83,7 +83,13 @@ def perform(trial: Trial, program: Program, patience: float = 1.0) -> Counterexa
         else:
             blackboard.write_result({})
 
-    ended = trial.contained(body, scratch=directory, limits=Limits(rule_s=_WAITS * trial.budgets.arrival_s))
+    second_wait_s = trial.patience.second_wait_s if patience >= 1.0 else 0.0
+    ended = trial.contained(
+        body,
+        scratch=directory,
+        limits=Limits(rule_s=_WAITS * trial.budgets.arrival_s + _SECOND_WAITS * second_wait_s),
+        second_wait_s=second_wait_s,
+    )
     timeline: tuple[str, ...] = ()
     if os.path.exists(lines):
         with open(lines) as file:

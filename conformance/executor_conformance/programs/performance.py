@@ -312,7 +312,10 @@ class Performance:
         pump: Callable[[], object] | None = None,
     ) -> None:
         budget = self.trial.budgets.arrival_s * self.patience
-        if not self.trial.wait_for(condition, pump=pump or self._subject.pump, budget_s=budget):
+        held = self.trial.wait_for(
+            condition, pump=pump or self._subject.pump, budget_s=budget, patient=self.patience >= 1.0
+        )
+        if not held:
             raise RuleViolated(
                 rule, expected=f"{expected()} within {budget:.1f} s", actual=actual(), is_safety=False
             )
