@@ -362,6 +362,8 @@ class ConformanceSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if hasattr(self.config, "workerinput") or self.config.option.collectonly or self._refused:
             return
+        # Hypothesis looks for what refers to an object, and finds no frozen referrers.
+        gc.unfreeze()
         complete = exitstatus in _COMPLETE
         report = self.report(complete)
         for path in self.settings.reports:
@@ -396,6 +398,8 @@ class ConformanceSession:
             terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
+        if self._judge is not None:
+            gc.freeze()
         self._clean()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness.trial import Trial
+from executor_conformance.probes import module as observing_module
 from executor_conformance.probes import task as probe_module
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
@@ -127,3 +129,53 @@ def arbitrary_programs_run_as_given(trial: Trial) -> None:
         expected="a Python script to run in a new interpreter",
         actual="it ran in a forked child of the scheduler process" if script.runs else "it never ran",
     )
+
+
+@must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))
+def a_module_runs_as_in_an_interpreter(trial: Trial) -> None:
+    """``[sys.executable, "-m", module, ...]`` behaves as it does in a new interpreter, even if it runs in a
+    forked child: it is ``__main__`` in the main thread, may use ``multiprocessing`` and ``asyncio``, and ends
+    only after its threads, with its ``atexit`` functions and its buffered output.
+
+    Why: a task that works on the command line, and not in the executor, is the hardest to debug.
+    Likely causes: workers are daemonic processes, which may not have children; the child calls
+    ``os._exit()`` without what an interpreter does first; the module runs in a thread or inside a running
+    event loop; it runs under another name than ``__main__``.
+    Origin: apache/airflow#14896 (daemonic processes are not allowed to have children); apache/airflow#13298;
+    python/cpython#83856 (atexit functions in forked children).
+    """
+    subject = trial.started()
+    command = [sys.executable, "-m", observing_module.__name__]
+    path = _new_file(trial, "observed")
+    task = trial.program(*command, path)
+    subject.run(task)
+    subject.expect_outcome(task, SUCCESS, "a Python module")
+    missing = _missing_observations(path)
+    if missing:
+        # Only what works in an interpreter on this machine is expected of the executor.
+        path = _new_file(trial, "usual")
+        subprocess.run([*command, path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+        unusual = _missing_observations(path)
+        missing = {name: found for name, found in missing.items() if name not in unusual}
+    expect(
+        not missing,
+        expected="a Python module to behave as in a new interpreter",
+        actual="; ".join(f"{name}: {found}" for name, found in missing.items())[:500],
+    )
+
+
+def _new_file(trial: Trial, name: str) -> str:
+    path = os.path.join(trial.scratch, name)
+    with open(path, "x"):
+        return path
+
+
+def _missing_observations(path: str) -> dict[str, str]:
+    """The observations that were not ``ok``, and what was found instead."""
+    with open(path) as file:
+        found = dict(line.rstrip("\n").split(": ", 1) for line in file if ": " in line)
+    return {
+        name: found.get(name, "it was lost")
+        for name in observing_module.OBSERVATIONS
+        if found.get(name) != "ok"
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import fcntl
+import functools
 import gc
 import locale
 import logging
@@ -17,8 +18,10 @@ import threading
 import warnings
 
 from executor_conformance.contract import SUCCESS, Call
+from executor_conformance.harness import processes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.probes.transport import wait_at
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
 
@@ -149,6 +152,71 @@ def works_outside_the_main_thread(trial: Trial) -> None:
     thread.join()
     if raised:
         raise raised[0]
+
+
+@must()
+def host_children_keep_their_exit_status(trial: Trial) -> None:
+    """The host gets the exit status of its own child processes, whether they exit before ``start()``, while
+    tasks run, or before ``end()``.
+
+    Why: schedulers start processes of their own. ``subprocess`` takes a child whose exit status is gone for
+    one that succeeded.
+    Likely causes: ``os.wait()`` or ``os.waitpid(-1)``, in ``sync()`` or in a handler for SIGCHLD, reaps every
+    child; SIGCHLD is set to SIG_IGN, so the kernel discards each exit status.
+    Origin: benoitc/gunicorn#1584; benoitc/gunicorn#2807 (children of the application).
+    """
+    children = {when: _Child(trial) for when in ("before start()", "while tasks ran", "before end()")}
+    early, during, late = children.values()
+    early.exit()
+    subject = trial.started()
+    gate = trial.gate()
+    held, bad = trial.probe(gate.step), trial.probe("raise=on purpose")
+    subject.submit(held, bad)
+    subject.await_started(held)
+    during.exit()
+    subject.await_terminal(bad)
+    gate.open()
+    subject.await_terminal(held)
+    subject.run(trial.probe())
+    subject.quiet()
+    late.exit()
+    subject.end()
+    for when, child in children.items():
+        expect(
+            child.exit_status == _Child.STATUS,
+            expected=f"the scheduler process to get exit status {_Child.STATUS} of its own child that exited "
+            f"{when}",
+            actual="the exit status had been taken"
+            if child.exit_status is None
+            else f"it got {child.exit_status}",
+        )
+
+
+class _Child:
+    """A child process of the host that is none of the executor's; it exits when it is asked to."""
+
+    STATUS = 3
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._gate = trial.gate()
+        self._pid = trial.host.meanwhile(self._run)
+
+    def _run(self) -> None:
+        wait_at(self._gate.path)
+        os._exit(self.STATUS)
+
+    def exit(self) -> None:
+        self._gate.open()
+        self._trial.wait_for(lambda: not processes.is_alive(self._pid), patient=True)
+
+    @functools.cached_property
+    def exit_status(self) -> int | None:
+        """Its exit status, or ``None`` if somebody else has taken it."""
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        except ChildProcessError:
+            return None
 
 
 def _identity(descriptor: int) -> tuple[int, int, int] | None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from executor_conformance.contract import SUCCESS
+from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
+from executor_conformance.rules.faults.recovery import expect_capacity
 from executor_conformance.rules.parallelism.counting import expect_at_most
 from executor_conformance.verdicts import NotApplicable, expect
+
+#: The rule about many tasks runs this many, in batches, within this many seconds, and never fewer than these.
+_MANY_TASKS, _BATCH, _MANY_TASKS_S, _FEWEST_TASKS, _FEWEST_SLOW_TASKS = 2000, 50, 3.0, 600, 100
+#: Tasks that take longer, in seconds, are mostly started by a shell: all but one in so many.
+_SLOW_TASK_S, _PYTHON_TASK_EVERY = 0.012, 10
 
 
 def _slots(subject: Subject) -> tuple[int | None, int | None]:
@@ -217,3 +225,47 @@ def failed_tasks_release_their_slots(trial: Trial) -> None:
     expect_at_most(parallelism, sum(probe.started for probe in held))
     gate.open()
     subject.await_terminal(*held)
+
+
+@must(after=("parallelism.n-tasks-run-at-once", "states.exactly-one-terminal-event"))
+def no_slot_is_lost_in_thousands_of_tasks(trial: Trial) -> None:
+    """Two thousand tasks on two slots all run and succeed, and afterwards two tasks run at the same time
+    again.
+
+    Fewer tasks are run if they take longer than three seconds, but never fewer than 600, of which most are
+    started by a shell if Python tasks are slow.
+
+    Why: workers are replaced after a number of tasks so that leaked memory is freed; if one is not replaced,
+    the executor slows down for days, then stops.
+    Likely causes: a worker that has run its number of tasks counts as idle; it exits with a task that it has
+    taken already; its replacement is started only when it is missed.
+    Origin: python/cpython#115634 (max_tasks_per_child); celery/celery#496 (CELERYD_MAX_TASKS_PER_CHILD).
+    """
+    parallelism = 2
+    subject = trial.started(parallelism)
+    is_slow = trial.facts.first_task_s > _SLOW_TASK_S
+    by_shell = is_slow and subject.can(Capability.ARGV)
+    fewest = _FEWEST_SLOW_TASKS if is_slow and not by_shell else _FEWEST_TASKS
+    began, count = monotonic(), 0
+    while count < _MANY_TASKS and (count < fewest or monotonic() - began < _MANY_TASKS_S):
+        batch = [
+            trial.shell_probe(exit_status=0) if by_shell and number % _PYTHON_TASK_EVERY else trial.probe()
+            for number in range(_BATCH)
+        ]
+        subject.submit(*batch)
+        subject.require(
+            lambda: all(map(subject.outcome, batch)),  # noqa: B023
+            expected=f"all of tasks {count + 1} to {count + len(batch)} to end",
+            actual=lambda: subject.describe(batch),  # noqa: B023
+        )
+        for number, probe in enumerate(batch, count + 1):
+            subject.expect_outcome(probe, SUCCESS, f"task {number}")
+            expect(
+                len(probe.runs) == 1,
+                expected=f"task {number} to run once",
+                actual=f"it ran {len(probe.runs)} times",
+            )
+        count += len(batch)
+        subject.forget()
+    trial.measurements["tasks"] = count
+    expect_capacity(trial, subject, parallelism, f"after {count} tasks")

@@ -1,0 +1,134 @@
+"""A module that finds out whether it is run as an interpreter runs one.
+
+Run as ``python -m executor_conformance.probes.module PATH``, in a new interpreter or in a forked child.  For
+each of :data:`OBSERVATIONS` it appends one line to the file PATH: ``name: ok`` or ``name: what went wrong``.
+It appends the last ones while the process exits.
+"""
+
+import os
+import sys
+
+#: In the order in which they are made.
+OBSERVATIONS = (
+    "__main__",
+    "sys.argv",
+    "the main thread",
+    "a signal handler",
+    "pickling a class of __main__",
+    "asyncio.run()",
+    "multiprocessing.Process",
+    "a thread that is not a daemon",
+    "atexit",
+    "buffered output",
+)
+#: Seconds for which a thread goes on after the last statement.
+_GOES_ON_S = 0.1
+
+
+class Thing:
+    """A class of ``__main__``."""
+
+
+def child() -> None:
+    """What a child process runs."""
+
+
+def _is_main() -> object:
+    return sys.modules["__main__"].__dict__ is globals()
+
+
+def _has_its_arguments() -> object:
+    return len(sys.argv) == 2
+
+
+def _runs_in_main_thread() -> object:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _can_handle_signals() -> object:
+    import signal
+
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    return True
+
+
+def _pickles() -> object:
+    import pickle
+
+    return type(pickle.loads(pickle.dumps(Thing()))) is Thing
+
+
+def _runs_a_loop() -> object:
+    import asyncio
+
+    async def main() -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    return asyncio.run(main())
+
+
+def _has_children() -> object:
+    import multiprocessing
+
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _observe(path: str) -> None:
+    checks = (
+        _is_main,
+        _has_its_arguments,
+        _runs_in_main_thread,
+        _can_handle_signals,
+        _pickles,
+        _runs_a_loop,
+        _has_children,
+    )
+    for name, check in zip(OBSERVATIONS, checks, strict=False):
+        try:
+            found = "ok" if check() else "no"
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+        _append(path, f"{name}: {found}\n")
+
+
+def _append(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _go_on(path: str) -> None:
+    import time
+
+    time.sleep(_GOES_ON_S)
+    _append(path, f"{OBSERVATIONS[-3]}: ok\n")
+
+
+def _observe_the_end(path: str) -> None:
+    import atexit
+    import threading
+
+    atexit.register(_append, path, f"{OBSERVATIONS[-2]}: ok\n")
+    threading.Thread(target=_go_on, args=(path,), daemon=False).start()
+    try:
+        is_file = sys.stdout.fileno() == 1
+    except (AttributeError, OSError, ValueError):
+        is_file = False
+    if is_file:  # an executor may redirect the output of its tasks
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), 1)
+        sys.stdout.write(f"{OBSERVATIONS[-1]}: ok\n")
+    else:
+        _append(path, f"{OBSERVATIONS[-1]}: ok\n")
+
+
+if __name__ == "__main__":
+    _observe(sys.argv[1])
+    _observe_the_end(sys.argv[1])
