@@ -60,7 +60,7 @@ def adopt_orphans(yes: bool = True) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(yes))
 
 
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
 _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 
 
@@ -79,8 +79,13 @@ def private_disk(directory: str, size: int) -> bool:
 
 
 def _mount_privately(directory: str, size: int) -> bool:
+    return _unshare(_CLONE_NEWNS) and _mount(directory, b"tmpfs", b"size=%d,mode=1777" % size)
+
+
+def _unshare(what: int) -> bool:
+    """Enter new namespaces of these kinds, a mount namespace among them; whether that was possible."""
     user, group = os.geteuid(), os.getegid()
-    if _libc.unshare(_CLONE_NEWNS | (_CLONE_NEWUSER if user else 0)) != 0:
+    if _libc.unshare(what | (_CLONE_NEWUSER if user else 0)) != 0:
         return False
     if user:
         try:
@@ -93,9 +98,26 @@ def _mount_privately(directory: str, size: int) -> bool:
                     file.write(text)
         except OSError:
             return False
-    if _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+    return bool(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0)
+
+
+def _mount(directory: str, kind: bytes, options: bytes = b"") -> bool:
+    return bool(_libc.mount(b"none", os.fsencode(directory), kind, 0, options) == 0)
+
+
+def become_first_process() -> bool:
+    """Go on in a child that is the first process of a new pid namespace, with its own ``/proc``.
+
+    The parent waits for that child, and ends as it does.
+
+    :returns: whether that was possible; if not, this is still the same process.
+    """
+    if not _unshare(_CLONE_NEWNS | _CLONE_NEWPID):
         return False
-    return bool(_libc.mount(b"none", os.fsencode(directory), b"tmpfs", 0, b"size=%d,mode=1777" % size) == 0)
+    child = os.fork()
+    if child:
+        os._exit(1 if os.waitpid(child, 0)[1] else 0)
+    return _mount("/proc", b"proc")
 
 
 _CAPABILITY_VERSION_3 = 0x20080522

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from multiprocessing import resource_tracker
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness.trial import Trial
@@ -140,10 +141,12 @@ def a_module_runs_as_in_an_interpreter(trial: Trial) -> None:
     Why: a task that works on the command line, and not in the executor, is the hardest to debug.
     Likely causes: workers are daemonic processes, which may not have children; the child calls
     ``os._exit()`` without what an interpreter does first; the module runs in a thread or inside a running
-    event loop; it runs under another name than ``__main__``.
+    event loop; the child has closed a descriptor that a module of the host still uses, such as that of
+    multiprocessing's resource tracker.
     Origin: apache/airflow#14896 (daemonic processes are not allowed to have children); apache/airflow#13298;
     python/cpython#83856 (atexit functions in forked children).
     """
+    resource_tracker.ensure_running()  # as in a host that uses multiprocessing
     subject = trial.started()
     command = [sys.executable, "-m", observing_module.__name__]
     path = _new_file(trial, "observed")
