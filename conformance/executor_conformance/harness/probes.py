@@ -114,7 +114,7 @@ class ProbeFactory:
             journal=self.journal,
         )
 
-    def shell_probe(self, exit_status: int) -> Probe:
+    def shell_probe(self, exit_status: int, key: TaskKey | None = None) -> Probe:
         """A probe in shell: it records that it started and finished, but not when."""
         number = next(self._numbers)
         name = f"p{number}"
@@ -124,7 +124,7 @@ class ProbeFactory:
         )
         return Probe(
             name=name,
-            key=_key(number),
+            key=key if key is not None else _key(number),
             work=Work(argv=["/bin/sh", "-c", script, self.journal.path, name, str(exit_status)]),
             journal=self.journal,
         )

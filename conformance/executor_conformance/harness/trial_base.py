@@ -93,11 +93,11 @@ class TrialBase(Waiting):
         """A task that is any program."""
         return self._factory.program(*argv)
 
-    def shell_probe(self, exit_status: int) -> Probe:
+    def shell_probe(self, exit_status: int, key: TaskKey | None = None) -> Probe:
         """A task that records its run by means of a shell, in a millisecond even where each Python task
         costs a new interpreter.
         """
-        return self._factory.shell_probe(exit_status)
+        return self._factory.shell_probe(exit_status, key)
 
     def gate(self) -> Gate:
         """A closed gate."""

@@ -9,6 +9,7 @@ A step is ``name`` or ``name=value``:
 ``_exit=N``         ``os._exit(N)``
 ``kill=N``          send signal N to itself
 ``raise=TEXT``      raise ``RuntimeError(TEXT)``
+``raise-type=TYPE``  raise this exception, such as ``queue.Empty``
 ``raise-unpicklable`` raise an exception that cannot be pickled
 ``raise-unloadable`` raise an exception that can be pickled and not unpickled
 ``recurse``         call itself until the stack is exhausted
@@ -28,6 +29,7 @@ A step is ``name`` or ``name=value``:
 ``terminal``        record whether it has a terminal
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
 ``collect``         collect garbage, and record the KiB of private memory that the process has then
+``random``          record random numbers and names: see ``_random``
 ``pad=TEXT``        nothing: TEXT makes the command long
 ====================== ==============================================================================
 """
@@ -171,6 +173,34 @@ def _path_is_marked() -> bool:
     return "/nonexistent/executor-conformance-mark" in sys.path
 
 
+def _mark_timer() -> None:
+    import signal
+
+    signal.setitimer(signal.ITIMER_REAL, 1e6)
+
+
+def _timer_is_marked() -> bool:
+    import signal
+
+    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _mark_nice() -> None:
+    os.nice(3)
+
+
+def _nice_is_marked() -> bool:
+    return os.nice(0) >= 3
+
+
+def _mark_affinity() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def _affinity_is_marked() -> bool:
+    return len(os.sched_getaffinity(0)) == 1
+
+
 _MARKS = {
     "environment": (_mark_environment, _environment_is_marked),
     "directory": (_mark_directory, _directory_is_marked),
@@ -179,6 +209,9 @@ _MARKS = {
     "signals": (_mark_signals, _signals_are_marked),
     "modules": (_mark_modules, _modules_are_marked),
     "path": (_mark_path, _path_is_marked),
+    "timer": (_mark_timer, _timer_is_marked),
+    "nice": (_mark_nice, _nice_is_marked),
+    "affinity": (_mark_affinity, _affinity_is_marked),
 }
 
 
@@ -256,6 +289,16 @@ def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
     note(journal, probe, run_id, str(sum(private)))
 
 
+def _random(journal: str, probe: str, run_id: str, value: str) -> None:
+    import random
+    import tempfile
+    import uuid
+
+    names = tempfile._get_candidate_names()  # type: ignore[attr-defined]
+    for number in (random.getrandbits(64), uuid.uuid4(), next(names)):
+        note(journal, probe, run_id, str(number))
+
+
 def _pad(journal: str, probe: str, run_id: str, value: str) -> None:
     return
 
@@ -277,6 +320,7 @@ STEPS = {
     "terminal": _terminal,
     "ancestors": _ancestors,
     "collect": _collect,
+    "random": _random,
     "pad": _pad,
 }
 
@@ -299,6 +343,18 @@ def _end_by_kill(value: str) -> None:
 
 def _end_by_raise(value: str) -> None:
     raise RuntimeError(value)
+
+
+def _end_by_raise_type(value: str) -> None:
+    import importlib
+
+    module, _, name = value.rpartition(".")
+    arguments: dict[str, tuple[object, ...]] = {
+        "CalledProcessError": (0, "on purpose"),
+        "TimeoutExpired": ("on purpose", 1),
+    }
+    kind = getattr(importlib.import_module(module or "builtins"), name)
+    raise kind(*arguments.get(name, ("on purpose",)))
 
 
 class Unloadable(Exception):
@@ -342,6 +398,7 @@ ENDINGS = {
     "_exit": _end_hard,
     "kill": _end_by_kill,
     "raise": _end_by_raise,
+    "raise-type": _end_by_raise_type,
     "raise-unpicklable": _end_by_raise_unpicklable,
     "raise-unloadable": _end_by_raise_unloadable,
     "recurse": _end_by_recursion,

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
+import random
 import signal
 import sys
+import tempfile
 import termios
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness import processes
@@ -149,6 +153,53 @@ def module_changes_do_not_leak_between_tasks(trial: Trial) -> None:
     Origin: apache/airflow's move from a new interpreter to a fork for each task, which kept tasks isolated.
     """
     _expect_no_leak(trial, ("modules", "an attribute of a module"), ("path", "sys.path"))
+
+
+@should(after=_KINDS)
+def tasks_do_not_share_random_numbers(trial: Trial) -> None:
+    """No two tasks get the same random numbers, UUIDs or names of temporary files, and none gets those of the
+    host.
+
+    Why: samples that should differ are equal, and nothing shows it; unique names are not unique.
+    Likely causes: workers or tasks that are copies of one process, with the state of its random number
+    generator; a seed that is set for each task.
+    Origin: binarymatt/pyres#82; dask/distributed#835; aminalaee/uuid-utils#42.
+    """
+    ours = [random.getrandbits(64), uuid.uuid4(), *itertools.islice(_names_of_temporary_files(), 1)]
+    subject = trial.started(parallelism=2)
+    tasks = trial.probes(6, "random")
+    subject.submit(*tasks)
+    subject.await_terminal(*tasks)
+    ours += [random.getrandbits(64), uuid.uuid4(), *itertools.islice(_names_of_temporary_files(), 1)]
+    drawn = [str(one) for one in ours] + [note for task in tasks for run in task.runs for note in run.notes]
+    repeated = sorted({one for one in drawn if drawn.count(one) > 1})
+    expect(
+        not repeated,
+        expected="each task to draw random numbers, UUIDs and names of its own",
+        actual=f"{len(repeated)} were drawn more than once, such as {', '.join(repeated[:3])}",
+    )
+
+
+def _names_of_temporary_files() -> Iterator[str]:
+    names: Iterator[str] = tempfile._get_candidate_names()  # type: ignore[attr-defined]
+    return names
+
+
+@must(after=_KINDS)
+def process_settings_do_not_leak_between_tasks(trial: Trial) -> None:
+    """A timer, a nice value or a CPU affinity that a task sets does not apply to later tasks.
+
+    Why: the alarm of one task kills the next; a library that pins its task to one processor slows down all
+    tasks after it.
+    Likely causes: tasks that run in the worker's own process, which restores only some of its state; a nice
+    value for one task that is set in the worker.
+    Origin: laravel/framework#19586 (the alarm of the previous job); scikit-learn/scikit-learn#11071 (an
+    import sets the CPU affinity).
+    """
+    aspects = [("timer", "an interval timer"), ("nice", "the nice value")]
+    if len(os.sched_getaffinity(0)) > 1:
+        aspects.append(("affinity", "the CPU affinity"))
+    _expect_no_leak(trial, *aspects)
 
 
 # -- no leaks from the executor or its host to a task --------------------------------------------------------

@@ -16,6 +16,9 @@ from executor_conformance.rules.faults.killing import need_separate_processes, s
 from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
+#: Seconds for which a worker and its task are suspended.
+_SILENT_S = 5.0
+
 
 @must(needs=(Observation.LOCAL_PROCESSES,), after=("faults.other-tasks-survive-a-worker-death",))
 def survives_the_death_of_an_idle_worker(trial: Trial) -> None:
@@ -188,3 +191,44 @@ def a_suspended_worker_blocks_no_other_task(trial: Trial) -> None:
             expected="the suspended worker to exit after terminate()",
             actual=lambda: f"it is still alive: {processes.look(worker)}",
         )
+
+
+@must(
+    needs=(Observation.LOCAL_PROCESSES,),
+    after=("faults.a-suspended-worker-blocks-no-other-task", "states.no-terminal-event-before-the-task-ends"),
+)
+def a_suspended_task_has_one_outcome(trial: Trial) -> None:
+    """A task whose worker and process are suspended for five seconds either goes on and is reported by how it
+    ended, or is reported ``failed`` and never goes on.
+
+    Why: a machine that swaps, or that was itself suspended, looks dead and is not. A task that is retried
+    while it still runs does its work twice.
+    Likely causes: a worker that is silent for too long is declared dead, and not killed.
+    Origin: Parsl/parsl#1665.
+    """
+    subject, gate, suspended, other = start_two_tasks(trial)
+    need_separate_processes(suspended, other)
+    stopped = {workers_of(trial, [suspended, other])[0], suspended.runs[0].pid}
+    for pid in stopped:
+        processes.kill(pid, signal.SIGSTOP)
+    trial.wait_for(lambda: subject.outcome(suspended), pump=subject.pump, budget_s=_SILENT_S)
+    reported = subject.outcome(suspended)
+    gate.open()
+    for pid in stopped:
+        processes.kill(pid, signal.SIGCONT)
+    if reported is not None:
+        trial.quiet(subject.pump)
+        expect(
+            reported == FAILED and not suspended.finished,
+            expected="a task that was reported 'failed' while it was suspended never to go on",
+            actual=subject.describe([suspended]),
+        )
+    else:
+        await_outcome(subject, suspended, "a task that was suspended for a while")
+        expect(
+            (subject.outcome(suspended) == SUCCESS) == suspended.finished,
+            expected="a task that was suspended for a while to be reported by how it ended",
+            actual=subject.describe([suspended]),
+        )
+    await_outcome(subject, other, "a task that was running when another one was suspended")
+    expect_capacity(trial, subject, 2, "after a task was suspended for a while")

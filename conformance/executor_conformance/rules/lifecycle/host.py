@@ -9,6 +9,7 @@ import functools
 import gc
 import locale
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -306,6 +307,7 @@ def _settings(frozen_before: int) -> dict[str, object]:
             name: resource.getrlimit(getattr(resource, name))
             for name in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_STACK")
         },
+        "multiprocessing start method": multiprocessing.get_start_method(allow_none=True),
         "nice value": os.getpriority(os.PRIO_PROCESS, 0),
         "CPU affinity": sorted(os.sched_getaffinity(0)),
         "session and process group": (os.getsid(0), os.getpgrp()),

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, Call
+from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, Call, TaskKey
 from executor_conformance.harness.linux import monotonic_ns
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.trial import Trial
@@ -19,6 +19,8 @@ from executor_conformance.rules.shutdown.leftovers import (
 )
 from executor_conformance.verdicts import expect
 
+#: So many tasks end before any event is taken, and tasks that take longer than this are started by a shell.
+_UNCOLLECTED, _SLOW_TASK_S = 240, 0.012
 #: ``end()`` may return this many seconds after the last task has ended.
 _PROMPT_S = 1.0
 
@@ -254,3 +256,38 @@ def large_results_do_not_block_end(trial: Trial) -> None:
     drain_remaining_events(trial, subject, probes)
     for probe in probes:
         subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
+
+
+@must(after=("shutdown.end-finishes-queued-tasks", "shutdown.events-during-end-are-delivered"))
+def end_returns_with_hundreds_of_uncollected_outcomes(trial: Trial) -> None:
+    """``end()`` returns, and every outcome is reported, if hundreds of tasks with long keys and long errors
+    end while the host collects no event.
+
+    Why: a scheduler that waits forever in ``end()`` is not restarted.
+    Likely causes: the pipe for results is full, so a worker blocks before it reads its poison pill, and
+    ``end()`` waits for that worker; ``end()`` takes a fixed number of results, then joins.
+    Origin: apache/airflow#67870 and apache/airflow#67881 (64 KiB of small results are enough).
+    """
+    subject = trial.started(parallelism=4)
+    by_shell = trial.facts.first_task_s > _SLOW_TASK_S and subject.can(Capability.ARGV)
+    probes = []
+    for number in range(_UNCOLLECTED):
+        key = TaskKey(f"dag-{'d' * 240}", f"task-{number}-{'t' * 230}", f"run-{'r' * 240}", 1, -1)
+        if number % 3 == 0:
+            probes.append(trial.probe(f"raise={'long error ' * 150}", key=key))
+        elif by_shell:
+            probes.append(trial.shell_probe(exit_status=0, key=key))
+        else:
+            probes.append(trial.probe(key=key))
+    subject.submit(*probes)
+    subject.end()
+    drain_remaining_events(trial, subject, probes)
+    unreported = [probe for probe in probes if not subject.outcome(probe)]
+    expect(
+        not unreported,
+        expected=f"a terminal event for each of {len(probes)} tasks after "
+        f"{trial.target.adapter.name_of(Call.END)}",
+        actual=f"none for {len(unreported)} of them; {subject.describe(unreported[:2])}",
+    )
+    for number, probe in enumerate(probes):
+        subject.expect_outcome(probe, SUCCESS if number % 3 else FAILED, f"task {number} of {len(probes)}")

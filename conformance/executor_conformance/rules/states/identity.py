@@ -132,6 +132,53 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     )
 
 
+@should(
+    needs=(Capability.KEYS,),
+    after=(
+        "states.a-retry-runs-under-its-own-key",
+        "states.only-legal-transitions",
+        "states.exactly-one-terminal-event",
+    ),
+)
+def a_key_submitted_again_loses_no_unread_event(trial: Trial) -> None:
+    """A key whose terminal event is still in the event buffer is rejected, or both of its events are
+    returned, the older one first.
+
+    Why: a deferred task comes back under the same key; if its first event is lost, the scheduler takes the
+    end of its second part for the end of its first.
+    Likely causes: the event buffer is a dict, and the second event replaces the first.
+    Origin: apache/airflow#8622; apache/airflow#72716.
+    """
+    subject = trial.started()
+    first = trial.probe("raise=on purpose")
+    subject.submit(first)
+    subject.await_finished(first)
+    trial.quiet(subject.beat)
+    again = trial.probe(key=first.key)
+    if subject.rejection(lambda: subject.submit(again)) is not None:
+        subject.await_terminal(first)
+        subject.expect_outcome(first, FAILED, "the first task, whose event was in the event buffer")
+        return
+    subject.await_finished(again)
+    trial.quiet(subject.beat)
+    trial.wait_for(
+        lambda: len(_terminal_states(subject, first)) > 1,
+        pump=subject.pump,
+        budget_s=4 * trial.budgets.quiet_s,
+    )
+    states = _terminal_states(subject, first)
+    expect(
+        states == [FAILED, SUCCESS],
+        expected="'failed' and then 'success' for a key that was submitted again while its first event was "
+        "in the event buffer, or its rejection",
+        actual=", ".join(map(repr, states)) or "no event",
+    )
+
+
+def _terminal_states(subject: Subject, probe: Probe) -> list[str]:
+    return [event.state for event in subject.events_of(probe) if event.state in TERMINAL_STATES]
+
+
 @must(after=("states.exactly-one-terminal-event", "parallelism.n-tasks-run-at-once"))
 def identical_commands_all_run(trial: Trial) -> None:
     """Tasks with the same command all run, whether at the same time or one after another.

@@ -9,6 +9,8 @@ from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
+from executor_conformance.rules.faults.recovery import expect_capacity
+from executor_conformance.verdicts import expect
 
 
 @must()
@@ -164,3 +166,63 @@ def a_command_that_cannot_run_never_succeeds(trial: Trial) -> None:
         good = trial.probe()
         subject.run(good)
         subject.expect_outcome(good, SUCCESS, f"the task after a command {what}")
+
+
+#: Exceptions that executors use for purposes of their own.
+_USED_BY_EXECUTORS = (
+    "StopIteration",
+    "StopAsyncIteration",
+    "EOFError",
+    "KeyError",
+    "BrokenPipeError",
+    "ConnectionResetError",
+    "ChildProcessError",
+    "InterruptedError",
+    "BlockingIOError",
+    "TimeoutError",
+    "queue.Empty",
+    "queue.Full",
+    "concurrent.futures.CancelledError",
+    "concurrent.futures.InvalidStateError",
+    "concurrent.futures.BrokenExecutor",
+    "asyncio.CancelledError",
+    "multiprocessing.ProcessError",
+    "pickle.PicklingError",
+    "subprocess.CalledProcessError",
+    "subprocess.TimeoutExpired",
+)
+
+
+@must(after=("states.an-exception-is-a-failure", "states.exactly-one-terminal-event"))
+def exceptions_of_every_type_are_failures(trial: Trial) -> None:
+    """A task that raises is reported ``failed`` and runs once, even if the executor uses exceptions of this
+    type itself, such as EOFError, TimeoutError, StopIteration or ``queue.Empty``.
+
+    Why: tasks read files, pipes and queues, so they raise what the executor's own pipes and queues raise.
+    Likely causes: ``except EOFError`` or ``except queue.Empty`` around more than the read from the queue; a
+    retry after BrokenPipeError or TimeoutError runs the task again; a future that refuses StopIteration or
+    takes CancelledError for a cancellation.
+    Origin: python/cpython#112182; dask/distributed#5846; huggingface/datatrove#492 (TimeoutError and EOFError
+    of the task are taken for those of the pool).
+    """
+    subject = trial.started(parallelism=2)
+    bad = {name: trial.probe(f"raise-type={name}") for name in _USED_BY_EXECUTORS}
+    good = trial.probes(4)
+    subject.submit(*good[:2], *bad.values(), *good[2:])
+    for name, probe in bad.items():
+        subject.require(
+            lambda: subject.outcome(probe),  # noqa: B023
+            expected=f"a terminal event for a task that raised {name}",
+            actual=lambda: subject.describe([probe]),  # noqa: B023
+        )
+    subject.await_terminal(*good)
+    for name, probe in bad.items():
+        subject.expect_outcome(probe, FAILED, f"a task that raised {name}")
+        expect(
+            len(probe.runs) == 1,
+            expected=f"a task that raised {name} to run once",
+            actual=f"it ran {len(probe.runs)} times",
+        )
+    for probe in good:
+        subject.expect_outcome(probe, SUCCESS, "a task that ran together with tasks that raised")
+    expect_capacity(trial, subject, 2, "after tasks that raised exceptions of many types")
