@@ -11,6 +11,7 @@ A step is ``name`` or ``name=value``:
 ``raise=TEXT``      raise ``RuntimeError(TEXT)``
 ``raise-unpicklable`` raise an exception that cannot be pickled
 ``raise-unloadable`` raise an exception that can be pickled and not unpickled
+``raise-base=NAME`` raise ``KeyboardInterrupt``, ``GeneratorExit``, or another ``BaseException`` (``Fatal``)
 ``recurse``         call itself until the stack is exhausted
 ``allocate=N``      ask for N bytes with a memory limit 64 MiB above what it uses
 ``ignore=N``        ignore signal N
@@ -20,12 +21,15 @@ A step is ``name`` or ``name=value``:
 ``say=N``           write N bytes to standard output
 ``cry=N``           write N bytes to standard error
 ``return=N``        return N bytes (callables)
+``return-unpicklable`` return an object that cannot be pickled (callables)
+``return-unloadable`` return an object that can be pickled and not unpickled (callables)
 ``note=TEXT``       record TEXT as it arrived
 ``mark=WHAT``       change some state of the process: see ``_MARKS``
 ``look=WHAT``       record ``marked`` or ``clean``: whether an earlier task has changed it
 ``signals``         record whether SIGINT or SIGTERM is ignored, blocked or handled
 ``stdin``           record what can be read from standard input without waiting
 ``terminal``        record whether it has a terminal
+``thread``          record whether it runs in the main thread of its process
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
 ``collect``         collect garbage, and record the KiB of private memory that the process has then
 ``pad=TEXT``        nothing: TEXT makes the command long
@@ -235,6 +239,13 @@ def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
         note(journal, probe, run_id, "a terminal")
 
 
+def _thread(journal: str, probe: str, run_id: str, value: str) -> None:
+    import threading
+
+    here = threading.get_ident() == threading.main_thread().ident
+    note(journal, probe, run_id, "main" if here else "another")
+
+
 def _ancestors(journal: str, probe: str, run_id: str, value: str) -> None:
     above = [os.getppid()]
     try:
@@ -275,6 +286,7 @@ STEPS = {
     "signals": _signals,
     "stdin": _stdin,
     "terminal": _terminal,
+    "thread": _thread,
     "ancestors": _ancestors,
     "collect": _collect,
     "pad": _pad,
@@ -319,6 +331,14 @@ def _end_by_raise_unloadable(value: str) -> None:
     raise Unloadable("on", "purpose")
 
 
+class Fatal(BaseException):
+    """Not a subclass of ``Exception``."""
+
+
+def _end_by_raise_base(value: str) -> None:
+    raise {"KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit, "Fatal": Fatal}[value]
+
+
 def _end_by_recursion(value: str) -> None:
     _end_by_recursion(value)
 
@@ -344,6 +364,7 @@ ENDINGS = {
     "raise": _end_by_raise,
     "raise-unpicklable": _end_by_raise_unpicklable,
     "raise-unloadable": _end_by_raise_unloadable,
+    "raise-base": _end_by_raise_base,
     "recurse": _end_by_recursion,
     "allocate": _end_by_allocation,
 }
