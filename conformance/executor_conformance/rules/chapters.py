@@ -36,14 +36,31 @@ CHAPTERS: dict[str, Chapter] = {
     for chapter in (
         Chapter(
             "interface",
-            parts=("surface", "commands", "events", "attributes", "submitting", "bookkeeping", "futures"),
+            parts=(
+                "surface",
+                "commands",
+                "events",
+                "attributes",
+                "submitting",
+                "bookkeeping",
+                "futures",
+                "callbacks",
+            ),
         ),
         Chapter("lifecycle", parts=("construction", "accepting", "redundant_calls", "host"), about_end=True),
         Chapter("states", parts=("outcomes", "events", "load", "identity")),
         Chapter("parallelism", parts=("argument", "concurrency", "order", "slots")),
         Chapter(
             "shutdown",
-            parts=("end", "cancellation", "poison_pills", "leaks", "terminate", "crashes", "races"),
+            parts=(
+                "end",
+                "cancellation",
+                "poison_pills",
+                "leaks",
+                "terminate",
+                "crashes",
+                "races",
+            ),
             about_end=True,
         ),
         Chapter(
@@ -53,7 +70,7 @@ CHAPTERS: dict[str, Chapter] = {
         Chapter("memory", parts=("copy_on_write", "per_task", "imports", "leaks")),
         Chapter(
             "faults",
-            parts=("deaths", "moments", "orphans", "tasks", "shortages", "hosts", "delays"),
+            parts=("deaths", "moments", "orphans", "tasks", "calls", "shortages", "hosts", "delays"),
             trusts_events=True,
         ),
         Chapter("isolation", trusts_events=True),

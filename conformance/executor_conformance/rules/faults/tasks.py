@@ -150,6 +150,30 @@ def an_unpicklable_exception_is_a_failure(trial: Trial) -> None:
 
 
 @must(
+    needs=(Capability.CALLABLE,),
+    after=(
+        "states.an-exception-is-a-failure",
+        "interface.command-kinds-are-accurate",
+        "parallelism.failed-tasks-release-their-slots",
+        "faults.an-unpicklable-exception-is-a-failure",
+    ),
+)
+def an_unpicklable_result_fails_one_task(trial: Trial) -> None:
+    """A result that cannot be pickled or unpickled fails its task at most, and nothing else.
+
+    Why: callables return open files, locks, or objects of a class that only the worker has.
+    Likely causes: the thread that sends results dies of the error; the host unpickles a result in the loop
+    that serves all workers, and cannot know to which task it belongs.
+    Origin: python/cpython#75880 and pull requests 3895 and 4256 (results that stop or break a process pool).
+    """
+    for step, what in (
+        ("return-unpicklable", "a task whose result cannot be pickled"),
+        ("return-unloadable", "a task whose result cannot be unpickled"),
+    ):
+        _run_among_good_tasks(trial, step, states=(SUCCESS, FAILED), what=what, callable_too=True)
+
+
+@must(
     after=(
         "states.an-exception-is-a-failure",
         "interface.command-kinds-are-accurate",
