@@ -55,6 +55,7 @@ CHAPTERS: dict[str, Chapter] = {
             parts=(
                 "end",
                 "cancellation",
+                "pending_calls",
                 "poison_pills",
                 "leaks",
                 "terminate",
