@@ -16,6 +16,7 @@ A step is ``name`` or ``name=value``:
 ``allocate=N``      ask for N bytes with a memory limit 64 MiB above what it uses
 ``ignore=N``        ignore signal N
 ``child=PATH``      start a child process that waits at the gate PATH, and record its pid
+``detach=PATH``     start a child in a session of its own that waits at the gate PATH, and record its pid
 ``daemon=PATH``     leave a daemon that waits at the gate PATH
 ``closeall``        close every descriptor
 ``say=N``           write N bytes to standard output
@@ -93,6 +94,17 @@ def _child(journal: str, probe: str, run_id: str, value: str) -> None:
     child = os.fork()
     if child == 0:
         try:
+            record(journal, "child", probe, run_id, os.getpid())
+            wait_at(value)
+        finally:
+            os._exit(0)
+
+
+def _detach(journal: str, probe: str, run_id: str, value: str) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
             record(journal, "child", probe, run_id, os.getpid())
             wait_at(value)
         finally:
@@ -276,6 +288,7 @@ STEPS = {
     "nap": _nap,
     "ignore": _ignore,
     "child": _child,
+    "detach": _detach,
     "daemon": _daemon,
     "closeall": _close_all,
     "say": _say,

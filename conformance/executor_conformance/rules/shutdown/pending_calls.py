@@ -21,7 +21,8 @@ def cancelled_futures_wake_up_waiters(trial: Trial) -> None:
     """``as_completed()`` yields the futures that ``shutdown(cancel_futures=True)`` has cancelled.
 
     Why: a thread that waits for all futures waits forever, although nothing is left to do.
-    Likely causes: the executor cancels futures without ``set_running_or_notify_cancel()``.
+    Likely causes: the executor cancels futures without ``set_running_or_notify_cancel()``; it drops queued
+    calls and leaves their futures to nobody.
     Origin: concurrent.futures.as_completed; python/cpython#87893; python/cpython#136655;
     dask/distributed pull request 1438.
     """
