@@ -47,7 +47,11 @@ CHAPTERS: dict[str, Chapter] = {
                 "callbacks",
             ),
         ),
-        Chapter("lifecycle", parts=("construction", "accepting", "redundant_calls", "host"), about_end=True),
+        Chapter(
+            "lifecycle",
+            parts=("construction", "accepting", "redundant_calls", "failed_start", "host"),
+            about_end=True,
+        ),
         Chapter("states", parts=("outcomes", "events", "load", "identity")),
         Chapter("parallelism", parts=("argument", "concurrency", "order", "slots")),
         Chapter(
