@@ -104,7 +104,8 @@ def arguments_need_not_be_utf_8(trial: Trial) -> None:
     Why: names of files are bytes, and ``os.fsdecode()`` makes ``str`` of them that ``encode()`` rejects.
     Likely causes: words or the environment are encoded as UTF-8 or JSON on their way to a worker; errors of
     the encoding are replaced or ignored.
-    Origin: the contract; WeblateOrg/weblate#5041 (a task that fails with "surrogates not allowed"); PEP 383.
+    Origin: the contract; WeblateOrg/weblate#5041 (a task that fails with "surrogates not allowed"); PEP 383
+    (surrogateescape).
     """
     os.environb[b"EXECUTOR_CONFORMANCE_BYTES"] = b"".join(_NOT_UTF_8)
     subject = trial.started()
