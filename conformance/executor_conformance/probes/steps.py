@@ -12,21 +12,26 @@ A step is ``name`` or ``name=value``:
 ``raise-type=TYPE``  raise this exception, such as ``queue.Empty``
 ``raise-unpicklable`` raise an exception that cannot be pickled
 ``raise-unloadable`` raise an exception that can be pickled and not unpickled
+``raise-base=NAME`` raise ``KeyboardInterrupt``, ``GeneratorExit``, or another ``BaseException`` (``Fatal``)
 ``recurse``         call itself until the stack is exhausted
 ``allocate=N``      ask for N bytes with a memory limit 64 MiB above what it uses
 ``ignore=N``        ignore signal N
 ``child=PATH``      start a child process that waits at the gate PATH, and record its pid
+``detach=PATH``     start a child in a session of its own that waits at the gate PATH, and record its pid
 ``daemon=PATH``     leave a daemon that waits at the gate PATH
 ``closeall``        close every descriptor
 ``say=N``           write N bytes to standard output
 ``cry=N``           write N bytes to standard error
 ``return=N``        return N bytes (callables)
+``return-unpicklable`` return an object that cannot be pickled (callables)
+``return-unloadable`` return an object that can be pickled and not unpickled (callables)
 ``note=TEXT``       record TEXT as it arrived
 ``mark=WHAT``       change some state of the process: see ``_MARKS``
 ``look=WHAT``       record ``marked`` or ``clean``: whether an earlier task has changed it
 ``signals``         record whether SIGINT or SIGTERM is ignored, blocked or handled
 ``stdin``           record what can be read from standard input without waiting
 ``terminal``        record whether it has a terminal
+``thread``          record whether it runs in the main thread of its process
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
 ``collect``         collect garbage, and record the KiB of private memory that the process has then
 ``random``          record random numbers and names: see ``_random``
@@ -91,6 +96,17 @@ def _child(journal: str, probe: str, run_id: str, value: str) -> None:
     child = os.fork()
     if child == 0:
         try:
+            record(journal, "child", probe, run_id, os.getpid())
+            wait_at(value)
+        finally:
+            os._exit(0)
+
+
+def _detach(journal: str, probe: str, run_id: str, value: str) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
             record(journal, "child", probe, run_id, os.getpid())
             wait_at(value)
         finally:
@@ -268,6 +284,13 @@ def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
         note(journal, probe, run_id, "a terminal")
 
 
+def _thread(journal: str, probe: str, run_id: str, value: str) -> None:
+    import threading
+
+    here = threading.get_ident() == threading.main_thread().ident
+    note(journal, probe, run_id, "main" if here else "another")
+
+
 def _ancestors(journal: str, probe: str, run_id: str, value: str) -> None:
     above = [os.getppid()]
     try:
@@ -308,6 +331,7 @@ STEPS = {
     "nap": _nap,
     "ignore": _ignore,
     "child": _child,
+    "detach": _detach,
     "daemon": _daemon,
     "closeall": _close_all,
     "say": _say,
@@ -318,6 +342,7 @@ STEPS = {
     "signals": _signals,
     "stdin": _stdin,
     "terminal": _terminal,
+    "thread": _thread,
     "ancestors": _ancestors,
     "collect": _collect,
     "random": _random,
@@ -375,6 +400,14 @@ def _end_by_raise_unloadable(value: str) -> None:
     raise Unloadable("on", "purpose")
 
 
+class Fatal(BaseException):
+    """Not a subclass of ``Exception``."""
+
+
+def _end_by_raise_base(value: str) -> None:
+    raise {"KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit, "Fatal": Fatal}[value]
+
+
 def _end_by_recursion(value: str) -> None:
     _end_by_recursion(value)
 
@@ -401,6 +434,7 @@ ENDINGS = {
     "raise-type": _end_by_raise_type,
     "raise-unpicklable": _end_by_raise_unpicklable,
     "raise-unloadable": _end_by_raise_unloadable,
+    "raise-base": _end_by_raise_base,
     "recurse": _end_by_recursion,
     "allocate": _end_by_allocation,
 }

@@ -34,7 +34,7 @@ def echo(*arguments: object, **keywords: object) -> "tuple[tuple[object, ...], d
 
 
 def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
-    """Run the steps as the task ``probe``; returns the probe's name, or the bytes of a ``return`` step."""
+    """Run the steps as the task ``probe``; returns the probe's name, or what a ``return`` step says."""
     run_id = begin(journal, probe)
     result: object = probe
     for step in steps:
@@ -43,6 +43,10 @@ def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> 
         name, _, value = step.partition("=")
         if name == "return":
             result = b"r" * int(value)
+        elif name.startswith("return-"):
+            from executor_conformance.probes import calls
+
+            result = calls.Unpicklable() if name == "return-unpicklable" else calls.Unloadable()
         elif name in ENDINGS:
             record(journal, "finish", probe, run_id)
             ENDINGS[name](value)

@@ -36,11 +36,20 @@ CHAPTERS: dict[str, Chapter] = {
     for chapter in (
         Chapter(
             "interface",
-            parts=("surface", "commands", "events", "attributes", "submitting", "bookkeeping", "futures"),
+            parts=(
+                "surface",
+                "commands",
+                "events",
+                "attributes",
+                "submitting",
+                "bookkeeping",
+                "futures",
+                "callbacks",
+            ),
         ),
         Chapter(
             "lifecycle",
-            parts=("construction", "accepting", "redundant_calls", "host", "forks"),
+            parts=("construction", "accepting", "redundant_calls", "failed_start", "host", "forks"),
             about_end=True,
         ),
         Chapter("states", parts=("outcomes", "events", "load", "identity")),
@@ -50,6 +59,7 @@ CHAPTERS: dict[str, Chapter] = {
             parts=(
                 "end",
                 "cancellation",
+                "pending_calls",
                 "poison_pills",
                 "leaks",
                 "terminate",
@@ -66,7 +76,17 @@ CHAPTERS: dict[str, Chapter] = {
         Chapter("memory", parts=("copy_on_write", "per_task", "imports", "leaks")),
         Chapter(
             "faults",
-            parts=("deaths", "moments", "orphans", "tasks", "shortages", "hosts", "environments", "delays"),
+            parts=(
+                "deaths",
+                "moments",
+                "orphans",
+                "tasks",
+                "calls",
+                "shortages",
+                "hosts",
+                "environments",
+                "delays",
+            ),
             trusts_events=True,
         ),
         Chapter("isolation", trusts_events=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from executor_conformance.contract import FAILED, SUCCESS
@@ -12,7 +13,14 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.recovery import await_outcome, await_success, expect_capacity
-from executor_conformance.verdicts import expect
+from executor_conformance.verdicts import NotApplicable, expect
+
+_BASE_EXCEPTIONS = {
+    "exit=3": "SystemExit(3)",
+    "raise-base=KeyboardInterrupt": "KeyboardInterrupt",
+    "raise-base=GeneratorExit": "GeneratorExit",
+    "raise-base=Fatal": "a subclass of BaseException",
+}
 
 
 def _run_among_good_tasks(
@@ -139,6 +147,76 @@ def an_unpicklable_exception_is_a_failure(trial: Trial) -> None:
         ("raise-unloadable", "a task whose exception cannot be unpickled"),
     ):
         _run_among_good_tasks(trial, step, states=(FAILED,), what=what, callable_too=True)
+
+
+@must(
+    needs=(Capability.CALLABLE,),
+    after=(
+        "states.an-exception-is-a-failure",
+        "interface.command-kinds-are-accurate",
+        "parallelism.failed-tasks-release-their-slots",
+        "faults.an-unpicklable-exception-is-a-failure",
+    ),
+)
+def an_unpicklable_result_fails_one_task(trial: Trial) -> None:
+    """A result that cannot be pickled or unpickled fails its task at most, and nothing else.
+
+    Why: callables return open files, locks, or objects of a class that only the worker has.
+    Likely causes: the thread that sends results dies of the error; the host unpickles a result in the loop
+    that serves all workers, and cannot know to which task it belongs.
+    Origin: python/cpython#75880 and pull requests 3895 and 4256 (results that stop or break a process pool).
+    """
+    for step, what in (
+        ("return-unpicklable", "a task whose result cannot be pickled"),
+        ("return-unloadable", "a task whose result cannot be unpickled"),
+    ):
+        _run_among_good_tasks(trial, step, states=(SUCCESS, FAILED), what=what, callable_too=True)
+
+
+@must(
+    after=(
+        "states.an-exception-is-a-failure",
+        "interface.command-kinds-are-accurate",
+        "parallelism.failed-tasks-release-their-slots",
+        "states.system-exit-maps-to-its-exit-status",
+    )
+)
+def a_base_exception_fails_one_task(trial: Trial) -> None:
+    """A task that raises ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit`` or another
+    ``BaseException`` is reported ``failed`` and costs no slot, even if tasks in all slots do so at once.
+
+    Why: ``sys.exit(1)`` in a library, or a signal handler that raises, must not stop a worker for good.
+    Likely causes: only ``Exception`` is caught around the task, so the worker's thread or process ends and
+    its task is never reported; the exception leaves the event loop; a forked child goes on as a second host.
+    Origin: uqfoundation/multiprocess#220; dask/distributed#5958; python/cpython#101081 (the caller waits
+    forever); morganstanley/testplan#74.
+    """
+    subject = trial.started(parallelism=2)
+    forms: dict[str, Callable[[Probe], None]] = {}
+    if subject.can(Capability.ARGV) or subject.can(Capability.EXIT_STATUS):
+        forms["task"] = subject.submit
+    if subject.can(Capability.CALLABLE):
+        forms["callable"] = subject.submit_callable
+    if not forms:
+        raise NotApplicable("it runs coroutine functions only, and asyncio ends the loop then")
+    for form, submit in forms.items():
+        where = trial.probe("thread")
+        submit(where)
+        subject.await_terminal(where)
+        if any(run.pid == trial.host.pid and run.notes == ["main"] for run in where.runs):
+            # There an executor cannot know for whom the exception is.
+            raise NotApplicable("its tasks run in the main thread of the scheduler process")
+        for step, name in _BASE_EXCEPTIONS.items():
+            what = f"a {form} that raised {name}"
+            bad, good = trial.probes(2, step), trial.probe()
+            for probe in bad:
+                submit(probe)
+            subject.submit(good)
+            for probe in bad:
+                await_outcome(subject, probe, what)
+                subject.expect_outcome(probe, FAILED, what)
+            await_success(subject, good, f"the task after {what}")
+            expect_capacity(trial, subject, 2, f"after {what}")
 
 
 @must(after=("states.an-exception-is-a-failure", "parallelism.failed-tasks-release-their-slots"))

@@ -31,6 +31,8 @@ _DIFFICULT_ARGUMENTS = (
     "%s {0} {name}",
     "x" * 5000,
 )
+#: Names of files: one byte that no UTF-8 has, text in Latin-1, and half a character.
+_NOT_UTF_8 = (b"\xff", b"caf\xe9 au lait", "\u2603".encode()[:2])
 
 
 @must(needs=(Capability.QUEUE_AND_CONFIG,))
@@ -95,6 +97,37 @@ def argv_is_passed_unchanged(trial: Trial) -> None:
             expected=f"the argument {word[:60]!r} to reach the task unchanged",
             actual=f"it arrived as {got[:60]!r}" if got is not None else "it did not arrive",
         )
+
+
+@must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))
+def arguments_need_not_be_utf_8(trial: Trial) -> None:
+    """Words of an argv that are not valid UTF-8 reach the task unchanged, and tasks also run if the host's
+    environment has such a value.
+
+    Why: names of files are bytes, and ``os.fsdecode()`` makes ``str`` of them that ``encode()`` rejects.
+    Likely causes: words or the environment are encoded as UTF-8 or JSON on their way to a worker; errors of
+    the encoding are replaced or ignored.
+    Origin: the contract; WeblateOrg/weblate#5041 (a task that fails with "surrogates not allowed"); PEP 383
+    (surrogateescape).
+    """
+    os.environb[b"EXECUTOR_CONFORMANCE_BYTES"] = b"".join(_NOT_UTF_8)
+    subject = trial.started()
+    words = [os.fsdecode(word) for word in _NOT_UTF_8]
+    probe = trial.probe(*(f"note={word}" for word in words))
+    rejection = subject.rejection(lambda: subject.submit(probe))
+    expect(
+        rejection is None,
+        expected=f"a command with the arguments {words!r} to be accepted",
+        actual=f"it was rejected with {rejection!r:.200}",
+    )
+    subject.await_terminal(probe)
+    subject.expect_outcome(probe, SUCCESS, "a task with arguments that are not UTF-8")
+    arrived = probe.runs[0].notes if probe.runs else []
+    expect(
+        arrived == words,
+        expected=f"the arguments {words!r} to reach the task unchanged",
+        actual=f"they arrived as {arrived!r}",
+    )
 
 
 @must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))

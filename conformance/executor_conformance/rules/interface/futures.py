@@ -22,10 +22,12 @@ def submit_passes_args_and_kwargs(trial: Trial) -> None:
 
     Why: a call without one of its arguments is a different call, and a default value hides that.
     Likely causes: keyword arguments are not passed on; arguments are bound when the call runs, not when it is
-    submitted.
-    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs).
+    submitted; text is encoded as UTF-8.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs); WeblateOrg/weblate#5041 (text that
+    cannot be encoded as UTF-8).
     """
-    _expect_arguments_to_arrive(trial, ("one", 2, [3]), {"four": 4, "five": None})
+    name_of_a_file = os.fsdecode(b"not UTF-8: \xff")
+    _expect_arguments_to_arrive(trial, ("one", 2, [3], name_of_a_file), {"four": 4, "five": None})
 
 
 @should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))

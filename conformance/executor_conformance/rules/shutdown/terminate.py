@@ -252,6 +252,48 @@ def terminate_kills_children_of_tasks(trial: Trial) -> None:
     _expect_killed(trial, lambda: probe.runs[0].children, "child processes of a running task")
 
 
+@must(
+    needs=(
+        Observation.LOCAL_PROCESSES,
+        Capability.TERMINATE,
+    ),
+    after=(
+        "shutdown.terminate-kills-running-tasks",
+        "shutdown.terminate-reports-running-tasks-as-failed",
+        "faults.a-daemon-started-by-a-task-blocks-nothing",
+    ),
+)
+def terminate_does_not_wait_for_daemons(trial: Trial) -> None:
+    """``terminate()`` returns, and reports the task ``failed``, even if the task has started a process in a
+    session of its own.  Whether that process is killed, too, is left open.
+
+    Why: ``setsid()`` is how a task says that a process is to outlive it, and ``terminate()`` has no time.
+    Likely causes: ``terminate()`` waits for every process below the task, but signals only its process group;
+    it reads the task's output up to the end, which the other process keeps open.
+    Origin: the contract; ray-project/ray#42861 and pull requests 42992 (killed, too) and 56476 (left alone);
+    python/cpython#119710.
+    """
+    for step in ("detach", "daemon"):
+        subject = trial.started(parallelism=2)
+        outlasting, gate = trial.gate(), trial.gate()
+        probe = trial.probe(f"{step}={outlasting.path}", "note=ready", gate.step)
+        subject.submit(probe)
+        subject.require(
+            lambda: (
+                probe.runs  # noqa: B023
+                and probe.runs[0].notes  # noqa: B023
+                and (step == "daemon" or probe.runs[0].children)  # noqa: B023
+            ),
+            expected="a task to start a process in a session of its own",
+            stalled=True,
+            actual=lambda: subject.describe([probe]),  # noqa: B023
+        )
+        subject.terminate()
+        _expect_killed(trial, lambda: _pids([probe]), "a task with a process in a session of its own")  # noqa: B023
+        _expect_reported_as_failed(trial, subject, [probe], "running")
+        outlasting.open()
+
+
 def _terminated_at_work(trial: Trial) -> tuple[Subject, list[Probe], list[Probe]]:
     """An executor that was terminated with two tasks running that never end by themselves, and two queued.
 

@@ -1,0 +1,50 @@
+"""Calls of a ``concurrent.futures`` executor, for rules about its futures themselves."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+from executor_conformance.contract import Call
+from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.subject import Subject
+
+AnyFuture = concurrent.futures.Future[Any]
+
+
+def submit_call(subject: Subject, function: Callable[..., object] | None, *arguments: object) -> AnyFuture:
+    """``submit()``: the future that it returned, which the driver does not know."""
+    executor = subject.driver.executor
+    future: AnyFuture = subject.trial.call(Call.EXECUTE_ASYNC, lambda: executor.submit(function, *arguments))
+    return future
+
+
+def submit_probe(subject: Subject, probe: Probe) -> AnyFuture:
+    """``submit()`` of a task of the suite; see :func:`submit_call`."""
+    return submit_call(subject, probe.work.function)
+
+
+def await_done(subject: Subject, futures: dict[str, AnyFuture]) -> None:
+    """Wait until each of these futures is done.
+
+    :param futures: what each belongs to, for messages -> the future.
+    """
+    for what, future in futures.items():
+        subject.require(
+            lambda: subject.trial.call("done()", future.done, silent=True),  # noqa: B023
+            expected=f"the future of {what} to be done",
+            actual=lambda: repr(future)[:200],  # noqa: B023
+        )
+
+
+def result_or_error(subject: Subject, future: AnyFuture) -> object:
+    """The result of a future that is done, or the exception in its place."""
+
+    def look() -> object:
+        try:
+            return future.result(timeout=0)
+        except BaseException as error:
+            return error
+
+    return subject.trial.call("result()", look, silent=True)
