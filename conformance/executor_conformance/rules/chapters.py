@@ -53,7 +53,7 @@ CHAPTERS: dict[str, Chapter] = {
         Chapter("memory", parts=("copy_on_write", "per_task", "imports", "leaks")),
         Chapter(
             "faults",
-            parts=("deaths", "moments", "orphans", "tasks", "shortages", "hosts", "delays"),
+            parts=("deaths", "moments", "births", "orphans", "tasks", "shortages", "hosts", "delays"),
             trusts_events=True,
         ),
         Chapter("isolation", trusts_events=True),
