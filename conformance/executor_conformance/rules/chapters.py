@@ -79,6 +79,7 @@ CHAPTERS: dict[str, Chapter] = {
             parts=(
                 "deaths",
                 "moments",
+                "births",
                 "orphans",
                 "tasks",
                 "calls",

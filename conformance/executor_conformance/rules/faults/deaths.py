@@ -183,6 +183,7 @@ def other_tasks_survive_a_worker_death(trial: Trial) -> None:
     after=(
         "faults.a-task-is-not-rerun-after-a-worker-death",
         "faults.a-killed-worker-fails-its-task",
+        "faults.a-later-worker-death-is-detected",
         "faults.other-tasks-survive-a-worker-death",
         "interface.bookkeeping-has-the-expected-types",
         "parallelism.slot-counts-are-accurate",

@@ -1,4 +1,4 @@
-"""Starts two tasks and kills the worker of the first one."""
+"""Starts tasks and kills workers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from executor_conformance.verdicts import NotApplicable
 
 
 def start_two_tasks(trial: Trial) -> tuple[Subject, Gate, Probe, Probe]:
-    """An executor with two slots and a task in each; the rule kills the worker of the first one."""
+    """An executor with two slots and a task in each; the rule kills the worker of the first one.
+
+    The first one is running before the second one is submitted, so its worker is always the older one.
+    Whether a later worker is watched is for ``faults.a-later-worker-death-is-detected``.
+    """
     subject = trial.started(parallelism=2)
     gate = trial.gate()
     doomed, other = trial.probes(2, gate.step)
-    subject.submit(doomed, other)
-    subject.await_started(doomed, other)
+    for probe in (doomed, other):
+        subject.submit(probe)
+        subject.await_started(probe)
     return subject, gate, doomed, other
 
 
@@ -36,3 +41,11 @@ def need_separate_processes(one: Probe, other: Probe) -> None:
     """
     if one.runs[0].pid == other.runs[0].pid:
         raise NotApplicable("its tasks share one process (same pid)")
+
+
+def kill_new_process(trial: Trial, position: int, before: set[int]) -> None:
+    """Kill the process that is created at this position, counted from 0, and is not one of ``before``."""
+    created: list[int] = []
+    while len(created) <= position:
+        created += sorted({process.pid for process in trial.host.processes()} - before - set(created))
+    processes.kill(created[position])

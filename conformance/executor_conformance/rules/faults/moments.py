@@ -12,7 +12,11 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import idle_processes, workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
-from executor_conformance.rules.faults.killing import need_separate_processes, start_two_tasks
+from executor_conformance.rules.faults.killing import (
+    kill_new_process,
+    need_separate_processes,
+    start_two_tasks,
+)
 from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
@@ -97,20 +101,12 @@ def start_survives_a_worker_death(trial: Trial) -> None:
     for position in positions:
         subject = trial.build(parallelism=2)
         before = {process.pid for process in trial.host.processes()}
-        killer = trial.host.meanwhile(lambda: _kill_new_process(trial, position, before))  # noqa: B023
+        killer = trial.host.meanwhile(lambda: kill_new_process(trial, position, before))  # noqa: B023
         rejection = subject.rejection(subject.start)
         trial.wait_for(lambda: not processes.is_alive(killer))  # noqa: B023
         trial.host.kill_own(killer)
         if rejection is None:  # a start() that raised has reported the death, and accepts no tasks
             expect_capacity(trial, subject, 2, "after a worker was killed during start()")
-
-
-def _kill_new_process(trial: Trial, position: int, before: set[int]) -> None:
-    """Kill the process that is created at this position, counted from 0, and is not one of ``before``."""
-    created: list[int] = []
-    while len(created) <= position:
-        created += sorted({process.pid for process in trial.host.processes()} - before - set(created))
-    processes.kill(created[position])
 
 
 @must(
