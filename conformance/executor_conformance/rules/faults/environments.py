@@ -72,7 +72,8 @@ def works_with_closed_standard_streams(trial: Trial) -> None:
     Why: a daemon closes them, and the next files that the host opens get these numbers.
     Likely causes: a pipe of the executor has the number of a standard stream, and the child redirects or
     closes it; descriptors above 2 are taken for the executor's, and lower ones are not.
-    Origin: python/cpython#76441 (multiprocessing with closed standard streams).
+    Origin: getdango/dango#339 (a log file gets descriptor 0, and the child crashes); Anantys-oss/koan#273;
+    python/cpython#5689 (subprocess mixes up low descriptors).
     """
 
     def judge() -> None:
@@ -92,7 +93,8 @@ def works_where_sigchld_is_ignored(trial: Trial) -> None:
     Why: the setting is inherited: it comes with a shell's ``trap '' CHLD`` or an older init system.
     Likely causes: the kernel discards the exit status of a child, so ``waitpid()`` fails with
     ChildProcessError; ``subprocess`` then reports 0, a success.
-    Origin: benoitc/gunicorn#3153; benoitc/gunicorn#3689; POSIX sigaction(2): SIG_IGN for SIGCHLD.
+    Origin: enricai/leerie#58 (a setting that was inherited makes an exit status 255); php/php-src#11871;
+    containers/bubblewrap#705 (it waits forever).
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _expect_to_work(trial, "of a scheduler process that ignores SIGCHLD")
@@ -104,7 +106,7 @@ def works_as_the_first_process_of_a_container(trial: Trial) -> None:
 
     Why: it is what a scheduler is in a container without an init process.
     Likely causes: a process whose parent has pid 1 takes itself for orphaned, and exits.
-    Origin: sgl-project/sglang#31361 (the parent has pid 1, so the worker exits).
+    Origin: sgl-project/sglang#31361; spulec/PyQS#59 (both: the parent has pid 1, so the worker exits).
     """
 
     def judge() -> None:
@@ -123,7 +125,7 @@ def a_clock_step_ends_no_task(trial: Trial) -> None:
     Why: clocks are set by NTP, by administrators, and when a virtual machine is resumed.
     Likely causes: ``time.time()`` or ``datetime.now()`` for a timeout or a heartbeat, instead of
     ``time.monotonic()``.
-    Origin: benoitc/gunicorn#1709; dask/distributed#4528.
+    Origin: benoitc/gunicorn#1709; dask/distributed#8597 (timeouts that use the system clock).
     """
     import time_machine  # only here: it makes each later import of the suite slower
 

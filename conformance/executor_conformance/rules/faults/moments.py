@@ -200,7 +200,8 @@ def a_suspended_task_has_one_outcome(trial: Trial) -> None:
     Why: a machine that swaps, or that was itself suspended, looks dead and is not. A task that is retried
     while it still runs does its work twice.
     Likely causes: a worker that is silent for too long is declared dead, and not killed.
-    Origin: Parsl/parsl#1665.
+    Origin: Parsl/parsl#1665 (results from a manager that was declared dead);
+    wso2/product-integrator-mi#3155 (the task of a suspended node runs twice).
     """
     subject, gate, suspended, other = start_two_tasks(trial)
     need_separate_processes(suspended, other)

@@ -164,7 +164,8 @@ def host_children_keep_their_exit_status(trial: Trial) -> None:
     one that succeeded.
     Likely causes: ``os.wait()`` or ``os.waitpid(-1)``, in ``sync()`` or in a handler for SIGCHLD, reaps every
     child; SIGCHLD is set to SIG_IGN, so the kernel discards each exit status.
-    Origin: benoitc/gunicorn#1584; benoitc/gunicorn#2807 (children of the application).
+    Origin: benoitc/gunicorn#1584; benoitc/gunicorn#2807 (it reaps children of the application);
+    benoitc/gunicorn#3153 (every later subprocess.run() returns 0).
     """
     children = {when: _Child(trial) for when in ("before start()", "while tasks ran", "before end()")}
     early, during, late = children.values()

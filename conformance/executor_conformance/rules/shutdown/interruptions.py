@@ -63,7 +63,8 @@ def end_works_again_after_an_interruption(trial: Trial) -> None:
     Why: Ctrl-C during a long ``end()`` is followed by the clean-up code of the host, which calls it again.
     Likely causes: a lock or a list of workers is left as it was in the middle of the first call; the first
     call has taken an event that it never reported.
-    Origin: apache/airflow#14085 (a signal handler that raises during a call); celery/celery#7339.
+    Origin: python/cpython#28532 (a signal handler that raises during join() causes a deadlock);
+    python/cpython#31290 (join() that was interrupted takes a running thread for stopped).
     """
     end = trial.target.adapter.name_of(Call.END)
     subject, gate, probes = _interrupt_end(trial, queued=1)
@@ -99,7 +100,8 @@ def terminate_works_after_an_interrupted_end(trial: Trial) -> None:
     Why: who presses Ctrl-C during a long ``end()`` does not want to wait for the tasks.
     Likely causes: ``terminate()`` does nothing after ``end()`` has been called; ``end()`` has forgotten the
     tasks that it was waiting for.
-    Origin: apache/airflow#18989; apache/airflow#14085 (tasks go on after the scheduler was told to stop).
+    Origin: pulp/pulpcore#1492 (the second Ctrl-C must stop the tasks, too);
+    python/cpython#125886 (tasks go on after Ctrl-C during shutdown()).
     """
     end = trial.target.adapter.name_of(Call.END)
     subject, _, probes = _interrupt_end(trial, queued=1)
