@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor_reference.endings import failure_reason, kill_session, reap
-from executor_reference.linux import die_with_parent
+from executor_reference.linux import die_with_parent, open_standard_descriptors
 from executor_reference.task import reset_signals
 
 _STATUS_LOST = (
@@ -154,6 +154,7 @@ def _prepare_child(host: int) -> None:
     """Run in the child, between fork and exec."""
     die_with_parent(host)
     reset_signals()
+    open_standard_descriptors()
 
 
 async def call(function: Callable[[], object], places: asyncio.Semaphore) -> object:

@@ -25,7 +25,7 @@ from os import _exit, getpid, setsid
 from sys import modules
 
 from executor_reference.endings import safe_str
-from executor_reference.linux import close_private_descriptors, die_with_parent
+from executor_reference.linux import close_private_descriptors, die_with_parent, open_standard_descriptors
 
 TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
@@ -153,10 +153,7 @@ def reset_signals() -> None:
 
 def _open_standard_streams() -> None:
     """Open an empty standard input, and output streams without the host's unflushed output."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null != 0:
-        os.close(null)
+    open_standard_descriptors()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - all three stay open until the process ends
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
