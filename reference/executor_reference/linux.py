@@ -1,7 +1,7 @@
 """Linux system calls that the standard library does not wrap.
 
-They are called through ``_ctypes``, because ``ctypes`` imports ``threading`` and more on Python 3.14, and each
-child of the zygote would copy their pages.
+They are called through ``_ctypes``, because ``ctypes`` imports ``threading`` and more on Python 3.14, and
+each child of the zygote would copy their pages.
 """
 
 from __future__ import annotations
@@ -71,6 +71,32 @@ def watch_children() -> int:
     if descriptor < 0:
         _raise_errno()
     return descriptor
+
+
+#: An ``ioctl`` of pidfds, the bit that asks for the exit status, and the first 64 bytes of its ``struct
+#: pidfd_info``: the bits, other fields, the exit status (include/uapi/linux/pidfd.h).
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=Q52xi")
+#: How long it may take from the moment when a child is no longer there to be reaped until it has been.
+_REAPED_WITHIN_MS = 1000
+
+
+def status_of_reaped(pidfd: int) -> int | None:
+    """Return the wait status of a child that other code has reaped, or ``None`` before Linux 6.15."""
+    from fcntl import ioctl
+    from select import poll
+
+    reaped = poll()
+    reaped.register(pidfd, 0)  # for POLLHUP
+    try:
+        ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(0, 0))  # fails before Linux 6.13
+        reaped.poll(_REAPED_WITHIN_MS)
+        info = ioctl(pidfd, _PIDFD_GET_INFO, _PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    except OSError:
+        return None
+    mask, status = _PIDFD_INFO.unpack(info)
+    return status if mask & _PIDFD_INFO_EXIT else None
 
 
 def unblock_signals() -> None:
