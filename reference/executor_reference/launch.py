@@ -144,7 +144,7 @@ class ForkLauncher(Launcher):
         self._poll.register(process.pidfd, select.POLLIN)
 
     def collect(self, timeout_s: float | None) -> None:
-        if self._gone:
+        if self._gone or self.ended:  # something has happened already
             timeout_s = 0
         for pidfd, _ in self._poll.poll(milliseconds(timeout_s)):
             self._collect(pidfd)
@@ -157,8 +157,9 @@ class ForkLauncher(Launcher):
         job = self._watched[pidfd]
         job.end = job.end or (failure_reason(_status(job.process), job.process.note),)
         self.ended[job] = None
-        _reap(job.process.pidfd)
-        job.process.pidfd.close()
+        if not job.process.pidfd.closed:
+            _reap(job.process.pidfd)
+            job.process.pidfd.close()
         self._poll.unregister(pidfd)
         del self._watched[pidfd]
 

@@ -206,8 +206,8 @@ class LocalExecutor:
     def get_event_buffer(self, dag_ids: Collection[str] | None = None) -> dict[Any, tuple[str, str | None]]:
         """Drain the event buffer.
 
-        If a signal handler raises in this call, the events stay in the buffer.  If it raises after this call
-        has returned and before the caller has stored the result, the events are lost with the result.
+        If a signal handler raises in this call, the events stay in the buffer.  If it raises while the call
+        returns, before the caller has stored the result, the events are lost with the result.
 
         :param dag_ids: take only the events whose key has one of these ``dag_id``; the others stay.
         :returns: key -> (``"success"``, ``None``) or (``"failed"``, the reason).

@@ -113,7 +113,9 @@ class SpareLauncher(Launcher):
 
     def stop(self) -> None:
         if self._channel is not None:
-            self._send(zygote.PILL)
+            assert self._pidfd is not None
+            if not self._pidfd.closed:  # else an exception interrupted the next line
+                self._send(zygote.PILL)
             self._reap_zygote()
 
     def _reap_zygote(self) -> None:
@@ -180,7 +182,8 @@ class SpareLauncher(Launcher):
         if self._channel is not None:
             # Not in launch(): the zygote would compete for a processor with the task that starts.
             self._spawn_spares()
-        if timeout_s != 0 and not self.ended and self._channel is not None:
+        has_news = self.ended or self._unread
+        if timeout_s != 0 and not has_news and self._channel is not None:
             self._poll.poll(milliseconds(timeout_s))
         self._read_results()
 
@@ -189,6 +192,10 @@ class SpareLauncher(Launcher):
             while self._unread:
                 self._take_result(*zygote.unpack_result(self._unread[0]))
                 del self._unread[0]
+            assert self._pidfd is not None
+            if self._pidfd.closed:  # an exception interrupted the last line of this method
+                self._reap_zygote()
+                return
             ready = dict(self._poll.poll(0))
             if not ready:
                 return
