@@ -37,6 +37,9 @@ class AsyncExecutor(TaskRunner):
     has its own process.  Programs and blocking calls are meant for the few that coroutines need on the way;
     for thousands of them use :class:`~executor_reference.LocalExecutor`.
 
+    A signal handler of the host may raise in any call: the next call continues where that one stopped.  But
+    if it raises inside the standard library's ``threading``, objects of that module may stay locked.
+
     :param parallelism: how many tasks may run at once; 0 means no limit.
     :param threads: how many blocking calls may run at once, at least 1.
     :param limits: queue name -> its limit.  Other queues have no limit.
