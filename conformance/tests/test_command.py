@@ -15,11 +15,9 @@ SOME_PROGRAMS = "--conformance-programs=20"
 @pytest.mark.parametrize(
     "executor",
     [
-        pytest.param(("LocalExecutor", "--executor-option=start_method=fork"), id="fork"),
+        pytest.param(("LocalExecutor",), id="snapshot"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=fork", SOME_PROGRAMS), id="fork"),
         pytest.param(("LocalExecutor", "--executor-option=start_method=spawn", SOME_PROGRAMS), id="spawn"),
-        pytest.param(
-            ("LocalExecutor", "--executor-option=start_method=snapshot", SOME_PROGRAMS), id="snapshot"
-        ),
         pytest.param(("AsyncExecutor", SOME_PROGRAMS), id="async"),
     ],
 )

@@ -37,6 +37,9 @@ class AsyncExecutor(TaskRunner):
     has its own process.  Programs and blocking calls are meant for the few that coroutines need on the way;
     for thousands of them use :class:`~executor_reference.LocalExecutor`.
 
+    A signal handler of the host may raise in any call: the next call continues where that one stopped.  But
+    if it raises inside the standard library's ``threading``, objects of that module may stay locked.
+
     :param parallelism: how many tasks may run at once; 0 means no limit.
     :param threads: how many blocking calls may run at once, at least 1.
     :param limits: queue name -> its limit.  Other queues have no limit.
@@ -77,6 +80,7 @@ class AsyncExecutor(TaskRunner):
         self._in_flight: dict[Key, Try] = {}  # until sync() has collected the try
         self._staged: deque[QueuedTry] = deque()  # until the next heartbeat
         self._events: dict[Key, Event] = {}
+        self._collecting: Try | None = None  # the try whose event is being made
         self._closing = threading.Lock()
 
     # -- lifecycle -------------------------------------------------------------------------------------------
@@ -103,7 +107,9 @@ class AsyncExecutor(TaskRunner):
         if self._home is None or self._stopped:
             return
         self._submit_staged()
-        if not self._home.is_here:
+        if self._stopping:  # an exception interrupted the next lines
+            self._stop()
+        elif not self._home.is_here:
             try:
                 self._home.run(self._wait_until_settled())
             except Unreachable as reason:
@@ -215,12 +221,18 @@ class AsyncExecutor(TaskRunner):
             raise RuntimeError(f"cannot accept {key!r}: the executor is not running")
         if self._loop.is_closed():
             raise RuntimeError(f"cannot accept {key!r}: the event loop of this executor was closed")
+        self._collect_current()
         if key in self._in_flight:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
         try_ = Try(key, parse_with_coroutines(command), queue if queue in self._gates else None)
         entry = (-priority, next(self._submissions), try_)
-        self._in_flight[key] = try_
-        self._staged.append(entry)
+        try:
+            self._in_flight[key] = try_
+            self._staged.append(entry)
+        except BaseException:  # a signal handler raised; with both lines done, the task was accepted
+            if entry not in self._staged:
+                self._in_flight.pop(key, None)
+            raise
 
     def heartbeat(self) -> None:
         """Do one round of the scheduler's loop: the same as :meth:`sync`."""
@@ -234,13 +246,22 @@ class AsyncExecutor(TaskRunner):
     def get_event_buffer(self, dag_ids: Collection[str] | None = None) -> dict[Any, Event]:
         """Drain the event buffer.
 
+        If a signal handler raises in this call, the events stay in the buffer.  If it raises while the call
+        returns, before the caller has stored the result, the events are lost with the result.
+
         :param dag_ids: take only the events whose key has one of these ``dag_id``; the others stay.
         :returns: key -> (``"success"``, ``None``) or (``"failed"``, the reason).
         """
-        taken = {key: event for key, event in self._events.items() if dag_ids is None or _dag(key) in dag_ids}
-        for key in taken:
-            del self._events[key]
-        return taken
+        self._collect_current()
+        events = self._events
+        taken = {key: event for key, event in events.items() if dag_ids is None or _dag(key) in dag_ids}
+        kept = {} if dag_ids is None else {key: events[key] for key in events.keys() - taken.keys()}
+        try:
+            self._events = kept
+            return taken
+        except BaseException:
+            self._events = events
+            raise
 
     async def wait(self, key: Key) -> Event:
         """Wait for the terminal event of a task and take it, so it is not in the buffer any more.
@@ -291,10 +312,11 @@ class AsyncExecutor(TaskRunner):
     # -- the queues between the two threads ------------------------------------------------------------------
 
     def _submit_staged(self) -> None:
-        if self._staged and self._home is not None:
+        if (self._staged or self._submitted) and self._home is not None:
+            # In C throughout: no signal handler runs between the removal of a try and its submission.  A task
+            # may call this at the same time; each caller moves what it removes.
             with contextlib.suppress(IndexError):
-                while True:  # a task may call this at the same time; each caller moves what it pops
-                    self._submitted.append(self._staged.popleft())
+                self._submitted.extend(iter(self._staged.popleft, None))
             # The loop clears the flag before it reads the queue, so it never misses a submission.
             if not self._wakeup_scheduled:
                 self._wakeup_scheduled = True
@@ -302,17 +324,31 @@ class AsyncExecutor(TaskRunner):
                     self._loop.call_soon_threadsafe(self._take_submitted)
                 except RuntimeError:
                     pass  # the loop was closed; _collect() handles that
+                except BaseException:  # a signal handler raised; the next call wakes the loop
+                    self._wakeup_scheduled = False
+                    raise
 
     def _collect(self) -> None:
         if self._home is not None and not self._stopped and self._loop.is_closed():
             self._fail_in_flight("its event loop was closed")
             self._stop_threads()
+        self._collect_current()
         while self._ended:
-            try_ = self._ended.popleft()
-            del self._in_flight[try_.key]
-            event = self._events[try_.key] = (try_.state, try_.reason)
-            for watcher in try_.watchers:
-                notify(watcher, event)
+            self._collecting = self._ended[0]
+            self._collect_current()
+
+    def _collect_current(self) -> None:
+        """Make an event of the try that is being collected, also after an exception interrupted this."""
+        try_ = self._collecting
+        if try_ is None:
+            return
+        event = self._events[try_.key] = (try_.state, try_.reason)
+        for watcher in try_.watchers:
+            notify(watcher, event)
+        self._in_flight.pop(try_.key, None)
+        if self._ended and self._ended[0] is try_:
+            self._ended.popleft()
+        self._collecting = None
 
     def _fail_in_flight(self, reason: str) -> None:
         """Report everything in flight as failed, because the loop will not run it."""

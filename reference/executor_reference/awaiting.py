@@ -14,13 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from executor_reference.endings import failure_reason, kill_session, reap
-from executor_reference.linux import die_with_parent
-from executor_reference.task import reset_signals
-
-_STATUS_LOST = (
-    "its exit status was lost: this process ignores SIGCHLD, or other code in it waits for any child"
+from executor_reference.endings import (
+    Note,
+    failure_reason,
+    kill_session,
+    reap,
+    reap_if_ours,
+    statuses_are_discarded,
 )
+from executor_reference.keeper import fork_under_keeper
+from executor_reference.linux import die_with_parent, open_standard_descriptors, status_of_reaped
+from executor_reference.task import reset_signals
 
 
 class Programs:
@@ -31,7 +35,7 @@ class Programs:
     """
 
     def __init__(self) -> None:
-        self._running: dict[int, asyncio.AbstractEventLoop] = {}
+        self._running: dict[_Program, asyncio.AbstractEventLoop] = {}
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -42,30 +46,30 @@ class Programs:
 
         :returns: why it failed, or ``None`` for success.
         """
-        started: asyncio.Future[int | str] = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[_Program | str] = asyncio.get_running_loop().create_future()
         try:
             self._put(_Order(words, started))
         except RuntimeError as error:  # the system is out of threads
             return f"could not be started: {error}"
         try:
-            pid = await asyncio.shield(started)
+            program = await asyncio.shield(started)
         except asyncio.CancelledError:
             started.add_done_callback(self._kill_started)
             raise
-        if isinstance(pid, str):
-            return pid
+        if isinstance(program, str):
+            return program
         try:
             # Not asyncio's own subprocesses: up to Python 3.11 each of them costs a thread, and some loops
             # watch them through SIGCHLD, whose handler belongs to the host.
-            await _wait_for(pid)
-        finally:  # if it still runs (cancelled, or no descriptor was left to watch it), _reap() kills it
-            status = self._reap(pid)
-        return _STATUS_LOST if status is None else failure_reason(status)
+            await _wait_for(program)
+        finally:  # if it still runs, because this was cancelled, _reap() kills it
+            status = self._reap(program)
+        return failure_reason(status)
 
     def kill_all(self) -> None:
         """Kill all running programs.  May be called from any thread; :meth:`run` reaps them."""
-        for pid in list(self._running):
-            kill_session(pid)
+        for program in list(self._running):
+            kill_session(program.pid)
 
     def close(self, patience_s: float = 0.0) -> None:
         """Start no more programs, and kill those that still run.
@@ -92,68 +96,98 @@ class Programs:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(_resolve, order.started, answer)
         self.kill_all()
-        for pid, loop in list(self._running.items()):
+        for program, loop in list(self._running.items()):
             if loop.is_closed():  # run() cannot reap it any more
-                self._reap(pid)
+                self._reap(program)
 
-    def _start(self, words: tuple[str, ...], loop: asyncio.AbstractEventLoop) -> int | str:
-        """Start a program; return its pid, or why it could not be started."""
+    def _start(self, words: tuple[str, ...], loop: asyncio.AbstractEventLoop) -> _Program | str:
+        """Start a program, or return why it could not be started."""
+        note = Note() if statuses_are_discarded() else None
         try:
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=functools.partial(_prepare_child, os.getpid()),
+                preexec_fn=functools.partial(_prepare_child, os.getpid(), note),
             )
         except (OSError, subprocess.SubprocessError) as error:
             return f"could not be started: {error}"
         process.returncode = 0  # keeps Popen from waiting for the process, which happens here
-        self._running[process.pid] = loop
-        return process.pid
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:  # it has ended, and other code has reaped it
+            pidfd = -1
+        except OSError as error:  # no descriptor is left, so its end could not be noticed
+            kill_session(process.pid)
+            reap_if_ours(process.pid)
+            return f"could not be started: {error}"
+        program = _Program(process.pid, pidfd, note)
+        self._running[program] = loop
+        return program
 
-    def _kill_started(self, started: asyncio.Future[int | str]) -> None:
-        pid = started.result()
-        if isinstance(pid, int):
-            self._reap(pid)
+    def _kill_started(self, started: asyncio.Future[_Program | str]) -> None:
+        program = started.result()
+        if isinstance(program, _Program):
+            self._reap(program)
 
-    def _reap(self, pid: int) -> int | None:
+    def _reap(self, program: _Program) -> int | None:
         """Reap a program, after killing it if it still runs; return its wait status or ``None`` if lost."""
         try:
-            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            ended = os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if ended is None:
-                kill_session(pid)
-                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                kill_session(program.pid)
+                ended = os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             ended = None
-        del self._running[pid]  # before the pid is reaped and can be reused
-        return None if ended is None else reap(ended)
+        del self._running[program]  # before the pid is reaped and can be reused
+        status = None if ended is None else reap(ended)
+        if program.pidfd >= 0:
+            if status is None:
+                status = status_of_reaped(program.pidfd)
+            os.close(program.pidfd)
+        noted = program.note.read_status() if program.note else None
+        return status if noted is None else noted
 
 
 @dataclass(frozen=True)
 class _Order:
     words: tuple[str, ...]
-    started: asyncio.Future[int | str]
+    started: asyncio.Future[_Program | str]
 
 
-async def _wait_for(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has ended, and other code has reaped it
+@dataclass(frozen=True, eq=False)
+class _Program:
+    """A running program.
+
+    :param pid: of the program, or of its keeper.
+    :param pidfd: becomes readable when that process ends; -1 if other code has already reaped it.
+    :param note: of the keeper, if there is one.
+    """
+
+    pid: int
+    pidfd: int
+    note: Note | None
+
+
+async def _wait_for(program: _Program) -> None:
+    if program.pidfd < 0:
         return
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    loop.add_reader(pidfd, _resolve, ended, None)
+    loop.add_reader(program.pidfd, _resolve, ended, None)
     try:
         await ended
     finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
+        loop.remove_reader(program.pidfd)
 
 
-def _prepare_child(host: int) -> None:
+def _prepare_child(host: int, note: Note | None) -> None:
     """Run in the child, between fork and exec."""
     die_with_parent(host)
     reset_signals()
+    open_standard_descriptors()
+    if note is not None:
+        fork_under_keeper(note)
 
 
 async def call(function: Callable[[], object], places: asyncio.Semaphore) -> object:

@@ -40,8 +40,10 @@ def receive(descriptor: int) -> Any:
         import socket
 
         with socket.socket(fileno=os.dup(descriptor)) as host:
-            file = socket.recv_fds(host, 1, 1)[1][0]
-        with open(file, "rb") as large:
+            files: list[int] = []
+            while not files:  # an exception may have made the host repeat the first message
+                files = socket.recv_fds(host, 1, 1)[1]
+        with open(files[0], "rb") as large:
             message += large.read()
     close(descriptor)
     return loads(message[1:])

@@ -3,6 +3,10 @@
 Nothing here polls.  Tasks share nothing: there is no queue, no lock, and no pool whose worker could die while
 it holds another task.  A try waits in a heap until there is a slot.  A launcher then starts it, and its end
 makes a descriptor readable.
+
+A signal handler of the host may raise in the middle of any call.  So each change of a try is one assignment
+to its state; the queue, the running tasks and the events only follow from the states.  After an exception,
+the next call restores them (:meth:`LocalExecutor._recover`).
 """
 
 from __future__ import annotations
@@ -15,19 +19,48 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from executor_reference.commands import Command, parse
-from executor_reference.launch import ForkLauncher, Launcher
+from executor_reference.launch import ForkLauncher, Job, Launcher, is_of_the_system
 from executor_reference.spares import FreshLauncher, InterpreterLauncher, SnapshotLauncher
-from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TRANSITIONS
+from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TERMINAL, TRANSITIONS
 
 Key = Hashable
 
 _FORKSERVER = "forkserver"
 _LAUNCHERS: dict[str, Callable[[int], Launcher]] = {
-    "fork": lambda spares: ForkLauncher(),
     "snapshot": SnapshotLauncher,
+    "fork": lambda spares: ForkLauncher(),
     _FORKSERVER: FreshLauncher,
     "spawn": InterpreterLauncher,
 }
+
+
+class _Try(Job):
+    """One try of a task.
+
+    :param entry: its entry in the heap of queued tries, without the try itself: (-priority, number).
+    """
+
+    __slots__ = ("command", "entry", "key", "reason", "state")
+
+    def __init__(self, key: Key, command: Command, entry: tuple[int, int], prepared: Any) -> None:
+        super().__init__(prepared)
+        self.key = key
+        self.command = command
+        self.entry = entry
+        self.state = QUEUED
+        self.reason: str | None = None
+
+
+class _Changes:
+    """Notices that an exception has interrupted a change."""
+
+    interrupted = False
+
+    def __enter__(self) -> None:
+        self.interrupted = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.interrupted = kind is not None
 
 
 class LocalExecutor:
@@ -37,10 +70,20 @@ class LocalExecutor:
     them.
 
     :param parallelism: how many tasks may run at once; 0 means no limit.
-    :param start_method: ``"fork"`` forks each task from the host when the task starts.  The other methods
-        keep processes ready, so that no task waits for one.  ``"snapshot"`` forks them from a copy of the
-        host that ``start()`` makes, ``"forkserver"`` from a small new interpreter, and ``"spawn"`` gives each
-        task a new interpreter.
+    The default start method, ``"snapshot"``, has the shortest queued time, however large the host is, and
+    needs no list of modules.  A task finds the memory of the host as it was at ``start()``, with the imported
+    modules and ``__main__``.  So start the executor after the imports, and before the first thread.  Only the
+    environment and the working directory are those at the start of the task.  A callable must be picklable,
+    or else it is rejected, and its module must have had it at ``start()``, or else its task fails.
+    ``"fork"`` has none of these limits, and forks the whole host for each task.
+
+    A signal handler of the host may raise in any call: the next call continues where that one stopped.  A
+    submission is then either accepted, so the key is in flight, or leaves nothing behind.
+
+    :param start_method: ``"snapshot"`` keeps processes ready, so that no task waits for one.  It forks them
+        from a copy of the host that ``start()`` makes.  ``"forkserver"`` forks them from a small new
+        interpreter, which makes more tasks per second if the host is large, and ``"spawn"`` gives each task a
+        new interpreter.  ``"fork"`` forks each task from the host when the task starts.
     :param preload: modules to import before tasks are forked; only for ``"forkserver"``.
     :raises ValueError: the parallelism, the start method or the use of ``preload`` is invalid.  Nothing has
         been started then.
@@ -50,7 +93,7 @@ class LocalExecutor:
     command_kinds = frozenset({"argv", "callable"})
 
     def __init__(
-        self, parallelism: int = 32, start_method: str = "fork", preload: Sequence[str] = ()
+        self, parallelism: int = 32, start_method: str = "snapshot", preload: Sequence[str] = ()
     ) -> None:
         if type(parallelism) is not int or parallelism < 0:  # isinstance() would accept True
             raise ValueError(f"parallelism must be an int >= 0 (0: no limit), got {parallelism!r}")
@@ -65,13 +108,13 @@ class LocalExecutor:
         )
         self._accepting = False
         self._started = False
-        # A heap of (-priority, submission number, key, prepared command).
-        self._queue: list[tuple[int, int, Key, Any]] = []
         self._submissions = itertools.count()
-        self._commands: dict[Key, Command] = {}  # of the queued tasks
-        self._tasks: dict[Key, int] = {}  # running tasks -> the launcher's numbers
-        self._keys: dict[int, Key] = {}  # the inverse of _tasks
+        self._tries: dict[Key, _Try] = {}  # in flight
+        # What follows from the states of the tries:
+        self._queue: list[tuple[tuple[int, int], _Try]] = []  # a heap
+        self._running: dict[Key, _Try] = {}
         self._events: dict[Key, tuple[str, str | None]] = {}
+        self._changes = _Changes()
 
     # -- lifecycle -------------------------------------------------------------------------------------------
 
@@ -89,23 +132,27 @@ class LocalExecutor:
     def end(self) -> None:
         """Run all accepted tasks to completion, then stop.  Further calls do nothing."""
         self._accepting = False
-        while self._tasks or self._queue:
-            self._start_queued()
-            self._collect(None)
-        self._launcher.stop()
+        self._recover()
+        with self._changes:
+            while self._running or self._queue:
+                self._start_queued()
+                self._collect(None)
+            self._launcher.stop()
 
     def terminate(self) -> None:
         """Kill running tasks, drop queued ones, and report all of them as ``failed``."""
         self._accepting = False
-        while self._queue:
-            key = heapq.heappop(self._queue)[2]
-            del self._commands[key]
-            self._end_task(key, QUEUED, "terminated before it started")
-        for number in self._tasks.values():
-            self._launcher.kill(number)
-        while self._tasks:
-            self._collect(None)
-        self._launcher.stop()
+        self._recover()
+        with self._changes:
+            while self._queue:
+                self._end_task(self._queue[0][1], "terminated before it started")
+                heapq.heappop(self._queue)
+            for try_ in self._running.values():
+                if try_.end is None:
+                    self._launcher.kill(try_)
+            while self._running:
+                self._collect(None)
+            self._launcher.stop()
 
     # -- tasks -----------------------------------------------------------------------------------------------
 
@@ -123,7 +170,8 @@ class LocalExecutor:
         :raises TypeError: the command is of no supported kind.
         """
         self.queue_command(key, command, queue=queue)
-        self._start_queued()
+        with self._changes:
+            self._start_queued()
 
     def queue_command(self, key: Key, command: Any, priority: int = 1, queue: str | None = None) -> None:
         """Accept one try of a task for the next ``heartbeat()``, which starts higher priorities first.
@@ -132,12 +180,15 @@ class LocalExecutor:
         """
         if not self._accepting:
             raise RuntimeError(f"cannot accept {key!r}: the executor is not running")
-        if key in self._tasks or key in self._commands:
+        self._recover()
+        if key in self._tries:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
         parsed = parse(command)
-        prepared = self._launcher.prepare(parsed)
-        self._commands[key] = parsed
-        heapq.heappush(self._queue, (-priority, next(self._submissions), key, prepared))
+        entry = (-priority, next(self._submissions))
+        try_ = _Try(key, parsed, entry, self._launcher.prepare(parsed))
+        with self._changes:
+            self._tries[key] = try_
+            heapq.heappush(self._queue, (entry, try_))
 
     def heartbeat(self) -> None:
         """Do one round of the scheduler's loop: the same as :meth:`sync`."""
@@ -145,8 +196,10 @@ class LocalExecutor:
 
     def sync(self) -> None:
         """Collect ended tasks and fill the free slots.  Never blocks."""
-        self._collect(0)
-        self._start_queued()
+        self._recover()
+        with self._changes:
+            self._collect(0)
+            self._start_queued()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Like :meth:`sync`, but block until something happens to a running task.
@@ -155,36 +208,47 @@ class LocalExecutor:
 
         :param timeout_s: the longest wait, in seconds; ``None``: no limit.
         """
-        self._collect(timeout_s)
-        self._start_queued()
+        self._recover()
+        with self._changes:
+            self._collect(timeout_s)
+            self._start_queued()
 
     def get_event_buffer(self, dag_ids: Collection[str] | None = None) -> dict[Any, tuple[str, str | None]]:
         """Drain the event buffer.
 
+        If a signal handler raises in this call, the events stay in the buffer.  If it raises while the call
+        returns, before the caller has stored the result, the events are lost with the result.
+
         :param dag_ids: take only the events whose key has one of these ``dag_id``; the others stay.
         :returns: key -> (``"success"``, ``None``) or (``"failed"``, the reason).
         """
-        taken = {key: event for key, event in self._events.items() if dag_ids is None or _dag(key) in dag_ids}
-        for key in taken:
-            del self._events[key]
-        return taken
+        self._recover()
+        events = self._events
+        taken = {key: event for key, event in events.items() if dag_ids is None or _dag(key) in dag_ids}
+        kept = {} if dag_ids is None else {key: events[key] for key in events.keys() - taken.keys()}
+        try:
+            self._events = kept
+            return taken
+        except BaseException:
+            self._events = events
+            raise
 
     # -- what a scheduler reads ------------------------------------------------------------------------------
 
     @property
     def running(self) -> set[Key]:
         """The keys of the running tasks."""
-        return set(self._tasks)
+        return set(self._running)
 
     @property
     def queued_tasks(self) -> Mapping[Key, Command]:
         """The keys of the queued tasks, with their commands."""
-        return dict(self._commands)
+        return {key: try_.command for key, try_ in self._tries.items() if try_.state == QUEUED}
 
     @property
     def slots_occupied(self) -> int:
         """The number of running and queued tasks."""
-        return len(self._tasks) + len(self._commands)
+        return len(self._tries)
 
     @property
     def slots_available(self) -> int:
@@ -193,32 +257,66 @@ class LocalExecutor:
 
     # -- state changes ---------------------------------------------------------------------------------------
 
+    def _recover(self) -> None:
+        """Restore what follows from the states of the tries, if an exception has interrupted a change."""
+        if self._changes.interrupted:
+            for try_ in list(self._tries.values()):
+                if try_.state in TERMINAL:
+                    self._report(try_)
+            tries = self._tries.values()
+            self._queue = sorted((try_.entry, try_) for try_ in tries if try_.state == QUEUED)
+            self._running = {try_.key: try_ for try_ in tries if try_.state == RUNNING}
+            for try_ in list(self._running.values()):
+                if try_.end is None:
+                    self._launch(try_)
+            self._changes.interrupted = False
+
     def _start_queued(self) -> None:
         """Start queued tasks while there is a free slot."""
-        while self._queue and (self.parallelism == 0 or len(self._tasks) < self.parallelism):
-            _, _, key, prepared = heapq.heappop(self._queue)
-            del self._commands[key]
-            try:
-                number = self._launcher.launch(prepared)
-            except OSError as error:  # the system is out of processes, memory or descriptors
-                self._end_task(key, QUEUED, f"could not be started: {error}")
-            else:
-                self._tasks[key] = number
-                self._keys[number] = key
+        while self._queue and (self.parallelism == 0 or len(self._running) < self.parallelism):
+            try_ = self._queue[0][1]
+            self._move(try_, RUNNING)
+            self._running[try_.key] = try_
+            heapq.heappop(self._queue)
+            self._launch(try_)
+
+    def _launch(self, try_: _Try) -> None:
+        """Start a task, or complete a start that an exception has interrupted."""
+        try:
+            self._launcher.launch(try_)
+        except OSError as error:
+            if not is_of_the_system(error):
+                raise
+            # The system is out of processes, memory or descriptors.
+            self._end_task(try_, f"could not be started: {error}")
 
     def _collect(self, timeout_s: float | None) -> None:
         """Collect ended tasks, after a wait of at most ``timeout_s`` seconds for something to happen."""
-        if self._tasks:
-            for number, reason in self._launcher.ended(timeout_s):
-                key = self._keys.pop(number)
-                del self._tasks[key]
-                self._end_task(key, RUNNING, reason)
+        if self._running:
+            self._launcher.collect(timeout_s)
+            for try_ in list(self._launcher.ended):
+                assert isinstance(try_, _Try)
+                assert try_.end is not None
+                self._end_task(try_, *try_.end)
+                del self._launcher.ended[try_]
 
-    def _end_task(self, key: Key, before: str, reason: str | None) -> None:
+    def _end_task(self, try_: _Try, reason: str | None) -> None:
         """Report the terminal event: ``success`` if there is no reason, else ``failed``."""
-        after = SUCCESS if reason is None else FAILED
-        assert after in TRANSITIONS[before], f"{key!r} cannot change from {before} to {after}"
-        self._events[key] = (after, reason)
+        if try_.state not in TERMINAL:
+            try_.reason = reason
+            self._move(try_, SUCCESS if reason is None else FAILED)
+        self._report(try_)
+
+    def _move(self, try_: _Try, after: str) -> None:
+        before = try_.state
+        assert after in TRANSITIONS[before], f"{try_.key!r} cannot change from {before} to {after}"
+        try_.state = after
+
+    def _report(self, try_: _Try) -> None:
+        if self._tries.get(try_.key) is try_:  # else an interrupted call has reported it
+            self._events[try_.key] = (try_.state, try_.reason)
+            self._running.pop(try_.key, None)
+            del self._tries[try_.key]
 
 
 def _dag(key: Any) -> object:

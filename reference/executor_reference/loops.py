@@ -127,7 +127,11 @@ class OwnLoop(CallersLoop):
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
-            self.loop.run_until_complete(self._clear())
+            clearing = self.loop.create_task(self._clear())
+            clearing.add_done_callback(lambda _: self.loop.stop())
+            while not clearing.done():  # after an exception in close(), the loop may be asked to stop twice
+                self.loop.run_forever()
+            clearing.result()
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()

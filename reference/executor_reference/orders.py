@@ -93,7 +93,7 @@ def send(spare: socket.socket, order: bytes) -> None:
     else:
         with memory_file(order) as file:
             spare.send(IN_A_FILE)
-            socket.send_fds(spare, [b"!"], [file.fileno()])
+            socket.send_fds(spare, [IN_A_FILE], [file.fileno()])
 
 
 def memory_file(data: bytes) -> BinaryIO:

@@ -52,6 +52,7 @@ class TaskRunner:
         self._patience_s = patience_s
         self._watchdog_s = watchdog_s
         self._accepting = False
+        self._stopping = False  # whether the loop may have been asked to stop
         self._stopped = False  # whether nothing is left that would have to be stopped
         # Shared by both threads.
         self._submitted: deque[QueuedTry] = deque()
@@ -246,6 +247,7 @@ class TaskRunner:
 
     def _stop(self, left_behind: Collection[asyncio.Task[str | None]] = ()) -> None:
         assert self._home is not None
+        self._stopping = True
         self._stop_threads(0.0 if self._home.is_here else self._patience_s)
         self._home.close(self._patience_s, left_behind)
         self._stopped = True

@@ -25,7 +25,7 @@ from os import _exit, getpid, setsid
 from sys import modules
 
 from executor_reference.endings import safe_str
-from executor_reference.linux import close_private_descriptors, die_with_parent
+from executor_reference.linux import close_private_descriptors, die_with_parent, open_standard_descriptors
 
 TYPE_CHECKING = False  # importing it from typing would import typing
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def become_task(instruction: Callable[[], Instruction], parent: int, note: Note)
         setsid()
         die_with_parent(parent)
         what, with_ = instruction()
+        task = getpid()  # another one than above, if the task has a keeper
         if what == CALL:
             function, arguments = with_
             function(*arguments)
@@ -71,7 +72,7 @@ def become_task(instruction: Callable[[], Instruction], parent: int, note: Note)
         if getpid() == task:  # a child that the task forked also gets here
             note.write(f"{type(error).__name__}: {safe_str(error)}")
     finally:
-        _exit_task(status)
+        _exit_task(status, note if getpid() == task else None)
 
 
 def drop_host_state(keep: Collection[int] = ()) -> None:
@@ -110,8 +111,11 @@ def _run_module(module: str, *arguments: str) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _exit_task(status: int) -> NoReturn:
-    """Exit as an interpreter does, but without running any code of the host."""
+def _exit_task(status: int, note: Note | None) -> NoReturn:
+    """Exit as an interpreter does, but without running any code of the host.
+
+    :param note: receives the exit status.
+    """
     try:
         if "threading" in modules:
             modules["threading"]._shutdown()
@@ -120,6 +124,8 @@ def _exit_task(status: int) -> NoReturn:
     except BaseException:
         status = status or 1
     finally:
+        if note is not None:
+            note.write_status(status << 8)
         _exit(status)
 
 
@@ -153,10 +159,7 @@ def reset_signals() -> None:
 
 def _open_standard_streams() -> None:
     """Open an empty standard input, and output streams without the host's unflushed output."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if null != 0:
-        os.close(null)
+    open_standard_descriptors()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - all three stay open until the process ends
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

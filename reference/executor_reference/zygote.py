@@ -26,7 +26,12 @@ from os import close, fork
 from executor_reference import interpreter, task
 from executor_reference.endings import Note, failure_reason, kill_session, reap
 from executor_reference.interpreter import find_function, receive
-from executor_reference.linux import die_with_parent, unblock_signals, watch_children
+from executor_reference.linux import (
+    die_with_parent,
+    open_standard_descriptors,
+    unblock_signals,
+    watch_children,
+)
 from executor_reference.task import become_task
 
 TYPE_CHECKING = False  # importing it from typing would import typing
@@ -75,6 +80,7 @@ def become_fresh_zygote(channel: int, host: int, preload: tuple[str, ...]) -> No
     :param preload: modules to import for the tasks.
     """
     os.set_inheritable(channel, False)
+    open_standard_descriptors()  # before a module opens a file
     for module in preload:
         try:
             __import__(module)

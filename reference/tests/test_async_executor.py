@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from executor_reference import AsyncExecutor, Limit, TaskKey, delay, watchdog
+from executor_reference import AsyncExecutor, Limit, TaskKey, awaiting, delay, watchdog
 
 SUCCESS = ("success", None)
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
@@ -288,7 +288,9 @@ def test_programs_are_not_started_in_the_thread_of_the_loop(
     assert threads == ["program-starter"]
 
 
-def test_program_whose_exit_status_is_lost_fails(build: Any) -> None:
+def test_program_whose_exit_status_is_lost_fails(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaiting, "statuses_are_discarded", lambda: False)  # so there is no keeper
+    monkeypatch.setattr(awaiting, "status_of_reaped", lambda pidfd: None)
     previous = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         executor = build(1)

@@ -23,7 +23,7 @@ import pytest
 
 import tasks
 from executor_reference import LocalExecutor, TaskKey
-from executor_reference.spares import SpareLauncher
+from executor_reference.spares import SnapshotLauncher, SpareLauncher
 
 #: The longest wait for something, in seconds.  Only a broken executor takes this long.
 PATIENCE_S = 30.0
@@ -377,7 +377,7 @@ def test_invalid_parallelism_is_rejected(parallelism: Any) -> None:
 
 
 def test_unknown_start_method_is_rejected() -> None:
-    with pytest.raises(ValueError, match="one of fork, snapshot, forkserver, spawn, got 'threads'"):
+    with pytest.raises(ValueError, match="one of snapshot, fork, forkserver, spawn, got 'threads'"):
         LocalExecutor(start_method="threads")
 
 
@@ -644,6 +644,43 @@ def test_task_has_empty_stdin_and_only_inheritable_descriptors(description: dict
 def test_forked_task_has_the_memory_of_the_host(description: dict[str, Any]) -> None:
     assert description["forked"] is (description["method"] in ("fork", "snapshot"))
     assert description["directory"] == os.getcwd()
+
+
+def test_task_has_the_environment_and_the_directory_at_its_start(
+    local: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = local.started()
+    path = local.path("output")
+    for number in (1, 2):
+        directory = local.path(f"directory-{number}")
+        os.mkdir(directory)
+        monkeypatch.setenv("SET_AFTER_THE_START", str(number))
+        monkeypatch.chdir(directory)
+        executor.execute_async(key(number), ["/bin/sh", "-c", f"echo $SET_AFTER_THE_START $PWD >> {path}"])
+        while executor.running:
+            executor.wait()
+    executor.end()
+    assert Path(path).read_text().splitlines() == [f"{n} {local.path(f'directory-{n}')}" for n in (1, 2)]
+
+
+def test_default_start_method_is_the_fast_one() -> None:
+    assert isinstance(LocalExecutor()._launcher, SnapshotLauncher)
+
+
+def test_function_that_came_after_start_fails_in_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = LocalExecutor(1)
+    executor.start()
+    monkeypatch.setattr(tasks, "later", later, raising=False)
+    monkeypatch.setattr(later, "__module__", "tasks")
+    state, reason = outcome_of(executor, later)
+    assert state == "failed"
+    assert reason == "AttributeError: module 'tasks' has no attribute 'later'"
+
+
+def later() -> None:
+    """A function that a test adds to another module."""
 
 
 def test_buffered_output_of_a_task_is_flushed(local: Fixture) -> None:
