@@ -7,6 +7,7 @@ are forked with it in memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,16 +19,25 @@ from executor_conformance.adapters.registry import AdapterError, adapters, choos
 from executor_conformance.contract import LIFECYCLE_CALLS
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
+from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.containment import ContainmentResult, End, Limits, contain
-from executor_conformance.harness.context import Facts, RunContext
-from executor_conformance.harness.journal import Run
+from executor_conformance.harness.context import MOST_SLOTS, Facts, RunContext
+from executor_conformance.harness.journal import Journal, Run
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.subject import Subject
-from executor_conformance.harness.target import Target, TargetError, distribution_of, load, prepare_import
+from executor_conformance.harness.target import (
+    Target,
+    TargetError,
+    distribution_of,
+    import_target,
+    load,
+    prepare_import,
+)
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.probes.task import HOST_MARKER
-from executor_conformance.requirements import TaskLocation
+from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.rules.parallelism.counting import most_at_once
 from executor_conformance.verdicts import Judgement
 
 #: Seconds that an import may take.
@@ -109,15 +119,19 @@ def discover(
             driven.adapter.install_stubs(scratch)
             return RunContext(driven, budgets, build=build, dispose=dispose)
 
+        chosen = context(adapter or adapters()["native"])
+        if build is None and (missing := chosen.target.missing_arguments()):
+            blackboard.write_result({"error": _describe_missing(spec, missing)})
+            return
         trial = Trial(
-            context(adapter or adapters()["native"]),
+            chosen,
             blackboard=blackboard,
             scratch=scratch,
             warden=os.getppid(),
         )
         try:
             began = monotonic()
-            subject = trial.build()
+            subject = trial.build(slots=1)
             construct_s = monotonic() - began
             if adapter is None:
                 adapter = recognize(subject.driver.executor, spec)
@@ -128,6 +142,10 @@ def discover(
                 subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
             facts = replace(facts, construct_s=round(construct_s, 4))
             facts = _look_at_one_task(subject, facts)
+            if trial.context.fixed:
+                facts = replace(
+                    facts, lacks={**facts.lacks, Capability.CHOSEN_PARALLELISM.name: trial.context.fixed}
+                )
             blackboard.write_result({**known, "facts": _facts_as_dict(facts)})
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
@@ -149,7 +167,82 @@ def discover(
         raise TargetError(f"--executor={spec!r}: {_describe_import(ended)}")
     if "error" in ended.result:
         raise TargetError(ended.result["error"])
-    return Discovery.from_dict(ended.result)
+    found = Discovery.from_dict(ended.result)
+    if Capability.CHOSEN_PARALLELISM.name not in found.facts.lacks or not found.facts.first_task_s:
+        return found
+    progress("counting how many tasks it runs at once, because it takes no parallelism")
+    slots = count_slots(
+        lambda: RunContext(
+            import_target(spec, found.family, options, scratch),
+            found.facts.budgets(calibration),
+            facts=found.facts,
+            dispose=dispose,
+        ),
+        import_s=import_budget_s,
+        scratch=os.path.join(scratch, "slots"),
+    )
+    return replace(found, facts=replace(found.facts, slots=slots))
+
+
+def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: str) -> int:
+    """How many tasks an executor runs at once whose parallelism the suite cannot choose; 0: not known.
+
+    Tasks that end only when they are told to are submitted until no more of them start.  An executor that
+    runs a task within a call never returns from that call, so this is done in a process that may be lost.
+
+    :param context: makes the context of the run, in that process.
+    :param import_s: seconds that this may take.
+    """
+
+    def body(blackboard: Blackboard) -> None:
+        blackboard.enter("import", allowance_s=import_s, pid=os.getpid())
+        setattr(sys, HOST_MARKER, os.getpid())
+        trial = Trial(context(), blackboard=blackboard, scratch=scratch, warden=os.getppid())
+        blackboard.leave()
+        with contextlib.suppress(Judgement):
+            subject = trial.started(slots=1)
+            gate = trial.gate()
+            probes = trial.probes(MOST_SLOTS, gate.step)
+            submitted = []
+            with contextlib.suppress(Raised):  # it takes no more than it has slots
+                for probe in probes:
+                    subject.submit(probe)
+                    submitted.append(probe)
+            settled_s = max(5 * trial.budgets.quiet_s, 3 * trial.facts.first_task_s)
+
+            def one_more_started(than: int) -> bool:
+                return sum(probe.started for probe in submitted) > than
+
+            count = 0
+            while count < len(submitted) and trial.wait_for(
+                lambda: one_more_started(count),  # noqa: B023
+                pump=subject.pump,
+                budget_s=settled_s if count else None,
+            ):
+                count += 1
+            gate.open()
+            trial.wait_for(lambda: all(map(subject.outcome, submitted)), pump=subject.pump)
+            # Some may have started only after the count.
+            blackboard.write_result({"slots": max(count, most_at_once(submitted))})
+        if trial.context.dispose is not None:
+            for executor in trial.built:
+                trial.context.dispose(executor)
+
+    os.makedirs(scratch, exist_ok=True)
+    ended = contain(body, limits=Limits(rule_s=4 * import_s), scratch=scratch)
+    if ended.result is not None:
+        return int(ended.result["slots"])
+    # A call that did not return while tasks were running: it waits for one of them.
+    return len(Journal(os.path.join(scratch, "journal")).all_runs()) if ended.end is End.HANG else 0
+
+
+def _describe_missing(spec: str, missing: list[str]) -> str:
+    names = ", ".join(missing)
+    return (
+        f"--executor={spec!r} requires {'an argument' if len(missing) == 1 else 'arguments'} ({names}): pass "
+        f"--executor-option={missing[0]}=VALUE, or name a function without required arguments. The number of "
+        "tasks that may run at once is passed if the argument is called parallelism, max_workers or workers"
+    )
 
 
 def _what_it_waits_for(call: CallInProgress | None, elapsed_s: float) -> str:

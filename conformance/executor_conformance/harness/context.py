@@ -14,6 +14,8 @@ from executor_conformance.requirements import TaskLocation
 EVENTS = "events"
 #: Random programs per rule of chapter ``model``, unless ``--conformance-programs`` says otherwise.
 DEFAULT_PROGRAMS = 60
+#: How many tasks may be seen to run at once: more than any rule needs of an executor of fixed size.
+MOST_SLOTS = 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Facts:
     :param import_s: seconds that importing the target took.
     :param forked: the first task inherited the host's memory; ``None``: not known.
     :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
+    :param slots: how many tasks run at once, where the suite cannot choose that; 0: not known.
     :param lacks: what the executor itself lacks, in addition to its family: name of the capability -> reason.
     """
 
@@ -37,6 +40,7 @@ class Facts:
     import_s: float = 0.0
     forked: bool | None = None
     fork_s: float = 0.0
+    slots: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def budgets(self, calibration: Calibration) -> Budgets:
@@ -79,6 +83,15 @@ class RunContext:
     replay: Mapping[str, Any] | None = None
     build: Callable[[Target, dict[str, Any]], Any] | None = None
     dispose: Callable[[Any], None] | None = None
+
+    @property
+    def fixed(self) -> str:
+        """Why the suite cannot choose the parallelism; empty if it can."""
+        return self.target.fixed if self.build is None else ""  # a hook is always told
+
+    def arguments(self, parallelism: Any) -> dict[str, Any]:
+        """What an executor is made with; ``parallelism`` may be ``DEFAULT``."""
+        return self.target.arguments(parallelism) if not self.fixed else dict(self.target.options)
 
     def construct(self, arguments: dict[str, Any]) -> Any:
         """A new executor."""

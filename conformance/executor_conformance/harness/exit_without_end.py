@@ -27,7 +27,7 @@ def main() -> None:
         Facts(first_task_s=order["first_task_s"]),
     )
     trial = Trial(context, blackboard=Blackboard(), scratch=order["scratch"], warden=os.getpid())
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     with open(order["ready"], "w"):
         pass

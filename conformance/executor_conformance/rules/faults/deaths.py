@@ -117,7 +117,7 @@ def os_exit_in_a_callable_is_a_failure(trial: Trial) -> None:
     different code paths.
     Origin: the contract; apache/airflow#65833 (exit code lost).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     if not subject.runs_callables_outside_host():
         raise NotApplicable("its callables run in the scheduler's own process (same pid)")
     for step, what in (
@@ -125,7 +125,7 @@ def os_exit_in_a_callable_is_a_failure(trial: Trial) -> None:
         (f"kill={int(signal.SIGKILL)}", "a callable that was killed by SIGKILL"),
     ):
         call = trial.probe(step)
-        subject = trial.started()
+        subject = trial.started(slots=1)
         subject.submit_callable(call)
         subject.await_terminal(call)
         subject.expect_outcome(call, FAILED, what)

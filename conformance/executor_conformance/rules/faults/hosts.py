@@ -38,14 +38,14 @@ def works_with_host_signal_handlers(trial: Trial) -> None:
 
     for number in numbers:
         signal.signal(number, handler)
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     good, bad = trial.probes(4), trial.probe("raise=on purpose")
     subject.run(*good, bad)
     for probe in good:
         subject.expect_outcome(probe, SUCCESS, "a task that ran while the scheduler process handled SIGCHLD")
     subject.expect_outcome(bad, FAILED, "a task that raised while the scheduler process handled SIGCHLD")
     if subject.can(Capability.TERMINATE) and not trial.facts.tasks_in_host:
-        stopped = trial.started(parallelism=2)
+        stopped = trial.started(parallelism=2, slots=2)
         held = trial.probes(2, trial.gate().step)
         stopped.submit(*held)
         stopped.await_started(*held)

@@ -14,7 +14,7 @@ from executor_conformance.verdicts import NotApplicable
 
 def start_two_tasks(trial: Trial) -> tuple[Subject, Gate, Probe, Probe]:
     """An executor with two slots and a task in each; the rule kills the worker of the first one."""
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     doomed, other = trial.probes(2, gate.step)
     subject.submit(doomed, other)

@@ -41,7 +41,7 @@ def end_returns_after_a_worker_death(trial: Trial) -> None:
     end = trial.target.adapter.name_of(Call.END)
     position = 0
     while True:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=2)
         found = idle_processes(subject)
         idle = [*found.helpers, *found.workers]
         if not idle:  # no worker outlives its task here, so a busy one is killed
@@ -138,7 +138,7 @@ def no_process_outlives_a_killed_host(trial: Trial) -> None:
     busy = trial.probe(gate.step)
 
     def work() -> None:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         subject.run(trial.probe())
         subject.submit(busy)
         subject.await_started(busy)

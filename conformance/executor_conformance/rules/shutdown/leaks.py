@@ -65,9 +65,9 @@ def no_leak_across_start_terminate_cycles(trial: Trial) -> None:
 
 
 def _start_work_and_end(trial: Trial) -> None:
-    idle = trial.started()
+    idle = trial.started(slots=1)
     idle.end()
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(*trial.probes(2), trial.probe("raise=on purpose"))
     if subject.can(Capability.ARGV):
         missing = trial.program("/nonexistent/program")
@@ -83,12 +83,12 @@ def _start_work_and_end(trial: Trial) -> None:
 
 
 def _start_work_and_terminate(trial: Trial) -> None:
-    idle = trial.started()
+    idle = trial.started(slots=1)
     idle.terminate()
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     # A task in the host itself cannot be killed.  A short one has ended before anything is counted.
-    held = trial.probes(2, "nap=0.1" if trial.facts.tasks_in_host else trial.gate().step)
+    held = trial.probes(trial.slots_up_to(2), "nap=0.1" if trial.facts.tasks_in_host else trial.gate().step)
     subject.submit(*held, trial.probe())
     subject.await_started(*held)
     subject.terminate()
