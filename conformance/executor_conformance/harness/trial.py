@@ -18,12 +18,14 @@ from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.requirements import Capability, Need
-from executor_conformance.verdicts import NotApplicable
+from executor_conformance.verdicts import AboveTheLimit, NotApplicable
 
 Result = TypeVar("Result")
 
 #: As parallelism, where it is not rejected.
 NO_LIMIT = 0
+#: An executor may reject a parallelism above this; a larger one than the second is absurd, and rules say so.
+_LEAST_LIMIT, _ABSURD = 2, 10_000
 
 
 class Trial(TrialBase):
@@ -55,16 +57,20 @@ class Trial(TrialBase):
         :param slots: where the executor's parallelism is fixed, how many tasks at once the rule needs; by
             default the rule needs the parallelism that it asks for, no more and no less.
         :raises NotApplicable: it lacks something that the rule needs.
+        :raises AboveTheLimit: it has an upper bound, and ``parallelism`` is above it.
         """
         self._need_slots(parallelism, slots)
         arguments = self.context.arguments(parallelism)
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        executor = self.call(
-            Call.CONSTRUCTOR,
-            lambda: self.context.construct(arguments),
-            allowance_s=self.budgets.ready_s(parallelism),
-            name=f"{self.target.name}({shown})",
-        )
+        try:
+            executor = self.call(
+                Call.CONSTRUCTOR,
+                lambda: self.context.construct(arguments),
+                allowance_s=self.budgets.ready_s(parallelism),
+                name=f"{self.target.name}({shown})",
+            )
+        except Raised as raised:
+            raise _above_the_limit(parallelism, raised.error) or raised from None
         self.built.append(executor)
         try:
             driver = self.target.adapter.drive(executor)
@@ -108,7 +114,10 @@ class Trial(TrialBase):
     def started(self, parallelism: Any = 2, *, slots: int | None = None) -> Subject:
         """Construct an executor and start it; see :meth:`build`."""
         subject = self.build(parallelism, slots=slots)
-        subject.start()
+        try:
+            subject.start()
+        except Raised as raised:
+            raise _above_the_limit(parallelism, raised.error) or raised from None
         return subject
 
     def started_without_limit(self) -> Subject:
@@ -164,3 +173,15 @@ def _at_once(slots: int) -> str:
     if slots == 1:
         return "one task runs at a time"
     return f"{slots}{' or more' if slots == MOST_SLOTS else ''} tasks run at once"
+
+
+def _above_the_limit(parallelism: Any, error: BaseException) -> AboveTheLimit | None:
+    """What an error means that rejects a parallelism: an upper bound, if it is about the value."""
+    if type(parallelism) is not int or not _LEAST_LIMIT < parallelism <= _ABSURD:
+        return None
+    is_about_the_value = isinstance(error, ValueError) or (
+        isinstance(error, Exception)
+        and not isinstance(error, (OSError, MemoryError))
+        and str(parallelism) in str(error)
+    )
+    return AboveTheLimit(f"parallelism={parallelism} is rejected: {error}") if is_about_the_value else None

@@ -12,9 +12,12 @@ from executor_conformance.harness.workers import workers_of
 from executor_conformance.verdicts import NotApplicable
 
 
-def start_two_tasks(trial: Trial) -> tuple[Subject, Gate, Probe, Probe]:
-    """An executor with two slots and a task in each; the rule kills the worker of the first one."""
-    subject = trial.started(parallelism=2, slots=2)
+def start_two_tasks(trial: Trial, slots: int | None = 2) -> tuple[Subject, Gate, Probe, Probe]:
+    """An executor with two slots and a task in each; the rule kills the worker of the first one.
+
+    :param slots: as for :meth:`Trial.build`.
+    """
+    subject = trial.started(parallelism=2, slots=slots)
     gate = trial.gate()
     doomed, other = trial.probes(2, gate.step)
     subject.submit(doomed, other)
