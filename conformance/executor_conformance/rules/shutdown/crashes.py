@@ -113,6 +113,10 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
         expected="a scheduler process in a new interpreter to run a task",
         actual=f"it exited with status {host.poll()}",
     )
+    with open(ready, encoding="utf-8") as file:
+        if reason := file.read():
+            host.wait()
+            raise NotApplicable(reason)
     exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s, patient=True)
     if not exited:
         host.send_signal(signal.SIGABRT)  # faulthandler adds its stacks to the evidence
