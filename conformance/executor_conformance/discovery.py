@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from executor_conformance.adapters.api import Adapter, CannotDrive
 from executor_conformance.adapters.registry import AdapterError, adapters, choose, recognize
 from executor_conformance.contract import LIFECYCLE_CALLS
+from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
 from executor_conformance.harness.calls import Raised
@@ -98,13 +100,15 @@ def discover(
         began = monotonic()
         try:
             prepare_import(scratch)
+            running = _running()
             thing = load(spec)
+            started = _describe_started(running)
             adapter = choose(thing, named_adapter, spec)
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
             return
         blackboard.leave()
-        facts = Facts(import_s=round(monotonic() - began, 3))
+        facts = Facts(import_s=round(monotonic() - began, 3), starts_on_import=started)
         # Should the executor take this process down, this much is known already.
         known: dict[str, Any] = {
             "family": adapter.family if adapter else "native",
@@ -130,6 +134,7 @@ def discover(
             warden=os.getppid(),
         )
         try:
+            there_before = frozenset(process.pid for process in trial.host.processes())
             began = monotonic()
             subject = trial.build(slots=1)
             construct_s = monotonic() - began
@@ -141,7 +146,12 @@ def discover(
                 # The same executor: some can be made only once, and that is for a rule to find.
                 subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
             facts = replace(facts, construct_s=round(construct_s, 4))
-            facts = _look_at_one_task(subject, facts)
+            facts = _look_at_one_task(subject, facts, there_before)
+            facts = replace(
+                facts,
+                parallelism_argument=trial.target.parallelism_argument,
+                lacks={**{lack.name: why for lack, why in trial.target.lacks.items()}, **facts.lacks},
+            )
             if trial.context.fixed:
                 facts = replace(
                     facts, lacks={**facts.lacks, Capability.CHOSEN_PARALLELISM.name: trial.context.fixed}
@@ -245,13 +255,32 @@ def _describe_missing(spec: str, missing: list[str]) -> str:
     )
 
 
+def _running() -> set[int]:
+    """The threads of this process, and its children."""
+    return {*map(int, os.listdir("/proc/self/task")), *processes.children(os.getpid())}
+
+
+def _describe_started(before: set[int]) -> str:
+    """What there is now besides what there was before; empty if there is nothing."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    new = sorted(_running() - before)
+    threads = [names.get(each, "of native code") for each in new if os.path.exists(f"/proc/self/task/{each}")]
+    children = len(new) - len(threads)
+    parts = []
+    if threads:
+        parts.append(f"{len(threads)} thread{'s' * (len(threads) > 1)} ({', '.join(sorted(set(threads)))})")
+    if children:
+        parts.append(f"{children} process{'es' * (children > 1)}")
+    return " and ".join(parts)
+
+
 def _what_it_waits_for(call: CallInProgress | None, elapsed_s: float) -> str:
     if call is None or call.kind not in (*LIFECYCLE_CALLS, "import"):
         return f"waiting for its first task to finish ({elapsed_s:.0f} s so far)"
     return f"waiting for {call.name} to return ({monotonic() - call.entered:.0f} s)"
 
 
-def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
+def _look_at_one_task(subject: Subject, facts: Facts, there_before: frozenset[int]) -> Facts:
     trial = subject.trial
     began = monotonic()
     subject.start()
@@ -263,7 +292,7 @@ def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
     run = probe.runs[0] if probe.runs else None
     return replace(
         facts,
-        location=_location_of(trial, run),
+        location=_location_of(trial, run, there_before),
         start_s=round(start_s, 4),
         first_task_s=round(elapsed, 4),
         forked=None if run is None else run.host_marker == trial.host.pid,
@@ -272,8 +301,11 @@ def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
     )
 
 
-def _location_of(trial: TrialBase, run: Run | None) -> TaskLocation:
+def _location_of(trial: TrialBase, run: Run | None, there_before: frozenset[int]) -> TaskLocation:
     """Where a task ran, by its own account of the processes above it.
+
+    :param there_before: processes that were there before the executor was constructed, such as those that an
+        import has started: they are not the executor's own.  The hosts of rules do not have them below them.
 
     The task itself looks, while it runs: afterwards its process may be gone, and holding it would hang an
     executor that runs its tasks within a call.
@@ -283,6 +315,8 @@ def _location_of(trial: TrialBase, run: Run | None) -> TaskLocation:
     if run.pid == trial.host.pid:
         return TaskLocation.HOST
     ancestors = list(map(int, run.notes[0].split()))
+    if there_before & {run.pid, *ancestors}:
+        return TaskLocation.ELSEWHERE
     if trial.host.warden in ancestors:
         return TaskLocation.LOCAL_PROCESSES
     # If the chain does not reach the first process, the rest of it could not be read.

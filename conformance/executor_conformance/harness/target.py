@@ -17,9 +17,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from executor_conformance.adapters.api import Adapter
-from executor_conformance.adapters.registry import adapters
+from executor_conformance.adapters.registry import AdapterError, adapters, check_capabilities
 from executor_conformance.requirements import Capability
 
+#: An attribute of a target: what its executors lack.
+DECLARATION = "conformance_lacks"
 #: What the parallelism is commonly called, besides the names that the adapters know.
 _NAMES = (
     "parallelism",
@@ -65,6 +67,11 @@ class Target:
         return self.spec.rpartition(":")[2].rpartition(".")[2]
 
     @cached_property
+    def lacks(self) -> Mapping[Capability, str]:
+        """What its executors lack, as its adapter and the target itself say -> the reason."""
+        return {**self.adapter.lacks, **declared_lacks(self.make, self.spec)}
+
+    @cached_property
     def parallelism_argument(self) -> str:
         """What it calls the number of tasks that may run at once; empty if it takes no such argument."""
         return parallelism_argument(self.make, self.adapter.parallelism_argument, self.options)
@@ -72,7 +79,7 @@ class Target:
     @property
     def fixed(self) -> str:
         """Why the suite cannot choose the parallelism; empty if it can."""
-        lacking = self.adapter.lacks.get(Capability.CHOSEN_PARALLELISM, "")
+        lacking = self.lacks.get(Capability.CHOSEN_PARALLELISM, "")
         if lacking or self.parallelism_argument:
             return lacking
         if given := self.options.keys() & {self.adapter.parallelism_argument, *_NAMES}:
@@ -102,6 +109,40 @@ class Target:
             in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             and (parameter.kind is parameter.POSITIONAL_ONLY or parameter.name not in passed)
         ]
+
+
+class LateImport:
+    """A target that is imported where it is first called.
+
+    For a target that starts threads or processes when it is imported: what is imported before a fork is of no
+    use in the child.
+    """
+
+    def __init__(self, spec: str, adapter: Adapter, scratch: str) -> None:
+        self._spec = spec
+        self._adapter = adapter
+        self._scratch = scratch
+        self._make: Callable[..., Any] | None = None
+
+    def __call__(self, **arguments: Any) -> Any:
+        if self._make is None:
+            self._make = load(self._spec)
+            self._adapter.install_stubs(self._scratch)
+        return self._make(**arguments)
+
+
+def late_target(
+    spec: str, family: str, options: Mapping[str, Any], scratch: str, *, parallelism_argument: str
+) -> Target:
+    """A target that is not imported into this process.
+
+    :param parallelism_argument: what is known of it: the name of this argument, or nothing.
+    """
+    prepare_import(scratch)
+    adapter = adapters()[family]()
+    target = Target(spec, LateImport(spec, adapter, scratch), adapter, dict(options))
+    vars(target).update(parallelism_argument=parallelism_argument)
+    return target
 
 
 def import_target(spec: str, family: str, options: Mapping[str, Any], scratch: str) -> Target:
@@ -175,6 +216,19 @@ def _near_module(name: str) -> str:
     known = {module.name for module in pkgutil.iter_modules()}
     near = difflib.get_close_matches(top, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near and near[0] != top else ""
+
+
+def declared_lacks(thing: Any, spec: str) -> Mapping[Capability, str]:
+    """What a target says that its executors lack, in its attribute ``conformance_lacks``.
+
+    :raises AdapterError: it is no mapping from capabilities to reasons.
+    """
+    lacks = getattr(thing, DECLARATION, {})
+    where = f"--executor={spec!r}: {DECLARATION}"
+    if not isinstance(lacks, Mapping):
+        raise AdapterError(f"{where} is {lacks!r}, not a dict from Capability to a reason")
+    check_capabilities(lacks, where)
+    return lacks
 
 
 def parallelism_argument(make: Callable[..., Any], own: str, options: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 
 #: As parallelism, where it is not rejected.
 NO_LIMIT = 0
+#: An import may take this many times as long as the first one.
+_TIMES_IMPORT = 5
 #: An executor may reject a parallelism above this; a larger one than the second is absurd, and rules say so.
 _LEAST_LIMIT, _ABSURD = 2, 10_000
 
@@ -66,7 +68,7 @@ class Trial(TrialBase):
             executor = self.call(
                 Call.CONSTRUCTOR,
                 lambda: self.context.construct(arguments),
-                allowance_s=self.budgets.ready_s(parallelism),
+                allowance_s=self.budgets.ready_s(parallelism) + self._import_s,
                 name=f"{self.target.name}({shown})",
             )
         except Raised as raised:
@@ -80,6 +82,11 @@ class Trial(TrialBase):
             if isinstance(need, Capability) and need in driver.lacks:
                 raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
         return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism))
+
+    @property
+    def _import_s(self) -> float:
+        """What the constructor may take longer, in seconds, where it is the first to import the target."""
+        return _TIMES_IMPORT * self.facts.import_s if self.facts.starts_on_import else 0.0
 
     def slots(self, usual: int) -> int:
         """How many slots an executor has, for a rule that fills all of them: ask for as many.

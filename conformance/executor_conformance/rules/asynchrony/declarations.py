@@ -158,7 +158,7 @@ def an_unsupported_coroutine_is_rejected_at_submit(trial: Trial) -> None:
 
 
 def _skip_family_without_coroutines(trial: Trial) -> None:
-    reason = trial.target.adapter.lacks.get(Capability.COROUTINE)
+    reason = trial.target.lacks.get(Capability.COROUTINE)
     if reason is not None:
         raise NotApplicable(reason)
 

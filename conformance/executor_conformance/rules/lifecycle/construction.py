@@ -37,6 +37,7 @@ def runs_a_task(trial: Trial) -> None:
 
 @must(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.VISIBLE_WORKERS,
         Capability.INERT_CONSTRUCTOR,
     )

@@ -14,7 +14,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import idle_processes
-from executor_conformance.requirements import Observation
+from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.shutdown.leftovers import (
     describe_living,
@@ -129,7 +129,12 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
     )
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.LOCAL_PROCESSES,
+    )
+)
 def no_process_outlives_a_killed_host(trial: Trial) -> None:
     """No worker and no task outlives a host that is killed with SIGKILL.
 

@@ -23,7 +23,12 @@ from executor_conformance.verdicts import expect
 _PROMPT_S = 1.0
 
 
-@must(needs=(Observation.VISIBLE_WORKERS,))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.VISIBLE_WORKERS,
+    )
+)
 def end_leaves_no_worker(trial: Trial) -> None:
     """No worker is left after ``end()``, whether or not it has run a task.
 
@@ -52,7 +57,13 @@ def end_leaves_no_worker(trial: Trial) -> None:
         )
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,), after=("shutdown.end-leaves-no-worker",))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.LOCAL_PROCESSES,
+    ),
+    after=("shutdown.end-leaves-no-worker",),
+)
 def no_zombie_is_left(trial: Trial) -> None:
     """No zombie is left after ``end()`` or ``terminate()``: the host has reaped every child that exited.
 

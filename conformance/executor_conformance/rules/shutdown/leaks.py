@@ -17,7 +17,10 @@ _MIN_CYCLES, _MAX_CYCLES, _CYCLES_S = 3, 8, 15.0
 
 
 @must(
-    needs=(Observation.VISIBLE_WORKERS,),
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.VISIBLE_WORKERS,
+    ),
     after=(
         "shutdown.end-leaves-no-worker",
         "shutdown.no-zombie-is-left",
@@ -40,6 +43,7 @@ def no_leak_across_start_end_cycles(trial: Trial) -> None:
 
 @should(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.VISIBLE_WORKERS,
         Capability.TERMINATE,
     ),

@@ -135,6 +135,7 @@ def terminate_reports_queued_tasks_as_failed(trial: Trial) -> None:
 
 @must(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.LOCAL_PROCESSES,
         Capability.TERMINATE,
     ),
