@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +23,7 @@ from executor_conformance.adapters import (
     Submission,
     TaskKey,
     Work,
+    airflow2,
     outcome_of,
     registry,
 )
@@ -194,3 +196,19 @@ def test_a_cancelled_future_has_failed() -> None:
 def test_what_cannot_be_driven_says_why() -> None:
     with pytest.raises(CannotDrive, match="supports_callbacks is not true"):
         Airflow3Adapter().drive(object())
+
+
+def test_airflow_2_knows_the_defaults_of_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class ProvidersManager:
+        def initialize_providers_configuration(self) -> None:
+            calls.append("loaded")
+
+    module = ModuleType("airflow.providers_manager")
+    monkeypatch.setitem(sys.modules, "airflow", ModuleType("airflow"))
+    monkeypatch.setitem(sys.modules, "airflow.providers_manager", module)
+    airflow2._load_providers_configuration()  # one without a ProvidersManager is no error
+    module.ProvidersManager = ProvidersManager  # type: ignore[attr-defined]
+    airflow2._load_providers_configuration()
+    assert calls == ["loaded"]
