@@ -7,8 +7,10 @@ are forked with it in memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,18 +18,28 @@ from typing import Any
 from executor_conformance.adapters.api import Adapter, CannotDrive
 from executor_conformance.adapters.registry import AdapterError, adapters, choose, recognize
 from executor_conformance.contract import LIFECYCLE_CALLS
+from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
+from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.containment import ContainmentResult, End, Limits, contain
-from executor_conformance.harness.context import Facts, RunContext
-from executor_conformance.harness.journal import Run
+from executor_conformance.harness.context import MOST_SLOTS, Facts, RunContext
+from executor_conformance.harness.journal import Journal, Run
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.subject import Subject
-from executor_conformance.harness.target import Target, TargetError, distribution_of, load, prepare_import
+from executor_conformance.harness.target import (
+    Target,
+    TargetError,
+    distribution_of,
+    import_target,
+    load,
+    prepare_import,
+)
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.probes.task import HOST_MARKER
-from executor_conformance.requirements import TaskLocation
+from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.rules.parallelism.counting import most_at_once
 from executor_conformance.verdicts import Judgement
 
 #: Seconds that an import may take.
@@ -88,13 +100,15 @@ def discover(
         began = monotonic()
         try:
             prepare_import(scratch)
+            running = _running()
             thing = load(spec)
+            started = _describe_started(running)
             adapter = choose(thing, named_adapter, spec)
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
             return
         blackboard.leave()
-        facts = Facts(import_s=round(monotonic() - began, 3))
+        facts = Facts(import_s=round(monotonic() - began, 3), starts_on_import=started)
         # Should the executor take this process down, this much is known already.
         known: dict[str, Any] = {
             "family": adapter.family if adapter else "native",
@@ -109,15 +123,20 @@ def discover(
             driven.adapter.install_stubs(scratch)
             return RunContext(driven, budgets, build=build, dispose=dispose)
 
+        chosen = context(adapter or adapters()["native"])
+        if build is None and (missing := chosen.target.missing_arguments()):
+            blackboard.write_result({"error": _describe_missing(spec, missing)})
+            return
         trial = Trial(
-            context(adapter or adapters()["native"]),
+            chosen,
             blackboard=blackboard,
             scratch=scratch,
             warden=os.getppid(),
         )
         try:
+            there_before = frozenset(process.pid for process in trial.host.processes())
             began = monotonic()
-            subject = trial.build()
+            subject = trial.build(slots=1)
             construct_s = monotonic() - began
             if adapter is None:
                 adapter = recognize(subject.driver.executor, spec)
@@ -127,7 +146,16 @@ def discover(
                 # The same executor: some can be made only once, and that is for a rule to find.
                 subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
             facts = replace(facts, construct_s=round(construct_s, 4))
-            facts = _look_at_one_task(subject, facts)
+            facts = _look_at_one_task(subject, facts, there_before)
+            facts = replace(
+                facts,
+                parallelism_argument=trial.target.parallelism_argument,
+                lacks={**{lack.name: why for lack, why in trial.target.lacks.items()}, **facts.lacks},
+            )
+            if trial.context.fixed:
+                facts = replace(
+                    facts, lacks={**facts.lacks, Capability.CHOSEN_PARALLELISM.name: trial.context.fixed}
+                )
             blackboard.write_result({**known, "facts": _facts_as_dict(facts)})
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
@@ -149,7 +177,101 @@ def discover(
         raise TargetError(f"--executor={spec!r}: {_describe_import(ended)}")
     if "error" in ended.result:
         raise TargetError(ended.result["error"])
-    return Discovery.from_dict(ended.result)
+    found = Discovery.from_dict(ended.result)
+    if Capability.CHOSEN_PARALLELISM.name not in found.facts.lacks or not found.facts.first_task_s:
+        return found
+    progress("counting how many tasks it runs at once, because it takes no parallelism")
+    slots = count_slots(
+        lambda: RunContext(
+            import_target(spec, found.family, options, scratch),
+            found.facts.budgets(calibration),
+            facts=found.facts,
+            dispose=dispose,
+        ),
+        import_s=import_budget_s,
+        scratch=os.path.join(scratch, "slots"),
+    )
+    return replace(found, facts=replace(found.facts, slots=slots))
+
+
+def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: str) -> int:
+    """How many tasks an executor runs at once whose parallelism the suite cannot choose; 0: not known.
+
+    Tasks that end only when they are told to are submitted until no more of them start.  An executor that
+    runs a task within a call never returns from that call, so this is done in a process that may be lost.
+
+    :param context: makes the context of the run, in that process.
+    :param import_s: seconds that this may take.
+    """
+
+    def body(blackboard: Blackboard) -> None:
+        blackboard.enter("import", allowance_s=import_s, pid=os.getpid())
+        setattr(sys, HOST_MARKER, os.getpid())
+        trial = Trial(context(), blackboard=blackboard, scratch=scratch, warden=os.getppid())
+        blackboard.leave()
+        with contextlib.suppress(Judgement):
+            subject = trial.started(slots=1)
+            gate = trial.gate()
+            probes = trial.probes(MOST_SLOTS, gate.step)
+            submitted = []
+            with contextlib.suppress(Raised):  # it takes no more than it has slots
+                for probe in probes:
+                    subject.submit(probe)
+                    submitted.append(probe)
+            settled_s = max(5 * trial.budgets.quiet_s, 3 * trial.facts.first_task_s)
+
+            def one_more_started(than: int) -> bool:
+                return sum(probe.started for probe in submitted) > than
+
+            count = 0
+            while count < len(submitted) and trial.wait_for(
+                lambda: one_more_started(count),  # noqa: B023
+                pump=subject.pump,
+                budget_s=settled_s if count else None,
+            ):
+                count += 1
+            gate.open()
+            trial.wait_for(lambda: all(map(subject.outcome, submitted)), pump=subject.pump)
+            # Some may have started only after the count.
+            blackboard.write_result({"slots": max(count, most_at_once(submitted))})
+        if trial.context.dispose is not None:
+            for executor in trial.built:
+                trial.context.dispose(executor)
+
+    os.makedirs(scratch, exist_ok=True)
+    ended = contain(body, limits=Limits(rule_s=4 * import_s), scratch=scratch)
+    if ended.result is not None:
+        return int(ended.result["slots"])
+    # A call that did not return while tasks were running: it waits for one of them.
+    return len(Journal(os.path.join(scratch, "journal")).all_runs()) if ended.end is End.HANG else 0
+
+
+def _describe_missing(spec: str, missing: list[str]) -> str:
+    names = ", ".join(missing)
+    return (
+        f"--executor={spec!r} requires {'an argument' if len(missing) == 1 else 'arguments'} ({names}): pass "
+        f"--executor-option={missing[0]}=VALUE, or name a function without required arguments. The number of "
+        "tasks that may run at once is passed if the argument is called parallelism, max_workers or workers"
+    )
+
+
+def _running() -> set[int]:
+    """The threads of this process, and its children."""
+    return {*map(int, os.listdir("/proc/self/task")), *processes.children(os.getpid())}
+
+
+def _describe_started(before: set[int]) -> str:
+    """What there is now besides what there was before; empty if there is nothing."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    new = sorted(_running() - before)
+    threads = [names.get(each, "of native code") for each in new if os.path.exists(f"/proc/self/task/{each}")]
+    children = len(new) - len(threads)
+    parts = []
+    if threads:
+        parts.append(f"{len(threads)} thread{'s' * (len(threads) > 1)} ({', '.join(sorted(set(threads)))})")
+    if children:
+        parts.append(f"{children} process{'es' * (children > 1)}")
+    return " and ".join(parts)
 
 
 def _what_it_waits_for(call: CallInProgress | None, elapsed_s: float) -> str:
@@ -158,7 +280,7 @@ def _what_it_waits_for(call: CallInProgress | None, elapsed_s: float) -> str:
     return f"waiting for {call.name} to return ({monotonic() - call.entered:.0f} s)"
 
 
-def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
+def _look_at_one_task(subject: Subject, facts: Facts, there_before: frozenset[int]) -> Facts:
     trial = subject.trial
     began = monotonic()
     subject.start()
@@ -170,7 +292,7 @@ def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
     run = probe.runs[0] if probe.runs else None
     return replace(
         facts,
-        location=_location_of(trial, run),
+        location=_location_of(trial, run, there_before),
         start_s=round(start_s, 4),
         first_task_s=round(elapsed, 4),
         forked=None if run is None else run.host_marker == trial.host.pid,
@@ -179,8 +301,11 @@ def _look_at_one_task(subject: Subject, facts: Facts) -> Facts:
     )
 
 
-def _location_of(trial: TrialBase, run: Run | None) -> TaskLocation:
+def _location_of(trial: TrialBase, run: Run | None, there_before: frozenset[int]) -> TaskLocation:
     """Where a task ran, by its own account of the processes above it.
+
+    :param there_before: processes that were there before the executor was constructed, such as those that an
+        import has started: they are not the executor's own.  The hosts of rules do not have them below them.
 
     The task itself looks, while it runs: afterwards its process may be gone, and holding it would hang an
     executor that runs its tasks within a call.
@@ -190,6 +315,8 @@ def _location_of(trial: TrialBase, run: Run | None) -> TaskLocation:
     if run.pid == trial.host.pid:
         return TaskLocation.HOST
     ancestors = list(map(int, run.notes[0].split()))
+    if there_before & {run.pid, *ancestors}:
+        return TaskLocation.ELSEWHERE
     if trial.host.warden in ancestors:
         return TaskLocation.LOCAL_PROCESSES
     # If the chain does not reach the first process, the rest of it could not be read.

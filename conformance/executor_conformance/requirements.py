@@ -25,6 +25,8 @@ class Capability(enum.Enum):
     KEYS = "keys chosen by the caller"
     EVENT_FILTER = "an event buffer that can be drained for selected DAGs"
     QUEUE_AND_CONFIG = "a queue and an executor_config per task"
+    CHOSEN_PARALLELISM = "a parallelism that the caller chooses"
+    OWN_WORKERS = "workers that the executor itself starts and stops"
     PARALLELISM_ATTRIBUTE = "a public parallelism attribute"
     FINISHES_QUEUED_WORK = "an end() that finishes the work it accepted"
     RUNS_ONCE = "tasks that the executor itself never retries"

@@ -135,6 +135,10 @@ class NotApplicable(Judgement):
     """The rule does not apply to this executor; the text is the reason."""
 
 
+class AboveTheLimit(NotApplicable):
+    """The executor rejects a parallelism as large as the rule needs."""
+
+
 class Inconclusive(Judgement):
     """The rule could not be decided in this run; neither a pass nor a failure."""
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-from dataclasses import dataclass
+import io
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -18,11 +23,15 @@ from executor_conformance.adapters import (
     Submission,
     TaskKey,
     Work,
+    airflow2,
     outcome_of,
     registry,
 )
 from executor_conformance.adapters.airflow3 import Airflow3Adapter
 from executor_conformance.adapters.registry import AdapterError, adapters, check, unusable
+from executor_conformance.harness import exit_without_end
+from executor_conformance.harness.calibration import Budgets
+from executor_conformance.harness.target import Target
 
 
 class Right(Adapter):
@@ -103,6 +112,40 @@ def test_a_broken_adapter_is_in_the_way_of_nobody_else(monkeypatch: pytest.Monke
         registry._load.cache_clear()
 
 
+class CannotDriveAny(Right):
+    def drive(self, executor: Any) -> Driver:
+        raise CannotDrive("there is no task that it would run")
+
+
+def test_what_cannot_be_driven_in_a_new_interpreter_is_not_applicable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    order = {
+        "spec": "builtins:object",
+        "family": "right",
+        "options": {},
+        "path": sys.path,
+        "scratch": str(tmp_path),
+        "ready": str(ready),
+        "first_task_s": 0.1,
+        "budgets": asdict(Budgets(arrival_s=1, quiet_s=0.1, call_s=1, stop_s=1, block_s=1)),
+    }
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(
+        exit_without_end, "import_target", lambda *_: Target("builtins:object", object, CannotDriveAny())
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
+    monkeypatch.setattr(exit_without_end.os, "_exit", leave)
+    with pytest.raises(SystemExit) as left:
+        exit_without_end.main()
+    assert left.value.code == exit_without_end.CANNOT_RUN
+    assert ready.read_text() == "there is no task that it would run"
+
+
 def test_the_familys_names_are_used_in_messages() -> None:
     assert Right().name_of(Call.END) == "close()"
     assert Right().name_of(Call.START) == "start()"
@@ -153,3 +196,19 @@ def test_a_cancelled_future_has_failed() -> None:
 def test_what_cannot_be_driven_says_why() -> None:
     with pytest.raises(CannotDrive, match="supports_callbacks is not true"):
         Airflow3Adapter().drive(object())
+
+
+def test_airflow_2_knows_the_defaults_of_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class ProvidersManager:
+        def initialize_providers_configuration(self) -> None:
+            calls.append("loaded")
+
+    module = ModuleType("airflow.providers_manager")
+    monkeypatch.setitem(sys.modules, "airflow", ModuleType("airflow"))
+    monkeypatch.setitem(sys.modules, "airflow.providers_manager", module)
+    airflow2._load_providers_configuration()  # one without a ProvidersManager is no error
+    module.ProvidersManager = ProvidersManager  # type: ignore[attr-defined]
+    airflow2._load_providers_configuration()
+    assert calls == ["loaded"]

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
 from conftest import Command, Judged, Mailbox
 
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.containment import Limits, contain
 from executor_conformance.rules import catalogue
 
 NewMailbox = Callable[[Path], Mailbox]
@@ -151,6 +154,17 @@ def test_daemon_is_reported_and_killed(judge: Command) -> None:
 
 def test_daemon_that_keeps_forking_is_killed(judge: Command) -> None:
     failures_of(contained(judge, "breeding:Hydra", "-k", "lifecycle or shutdown.end-leaves-no-worker"))
+
+
+def test_names_of_shared_memory_are_removed(tmp_path: Path) -> None:
+    def body(blackboard: Blackboard) -> None:
+        memory = SharedMemory(create=True, size=16)
+        memory.close()  # no process maps it any more: only the resource tracker knows of it
+        blackboard.write_result({"name": memory.name})
+
+    ended = contain(body, limits=Limits(), scratch=str(tmp_path))
+    assert ended.result is not None
+    assert not os.path.exists(f"/dev/shm/{ended.result['name']}")
 
 
 def test_moderate_output_passes(judge: Command) -> None:

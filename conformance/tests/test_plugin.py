@@ -92,6 +92,139 @@ def test_function_accepts_parallelism_or_max_workers(
     assert judged.report["executor"]["adapter"] == "futures"
 
 
+@pytest.mark.parametrize("signature", ["concurrency=2", "workers: int", "num_workers=None", "*, processes=1"])
+def test_function_may_call_the_parallelism_otherwise(
+    judge: Command, pytester: pytest.Pytester, signature: str
+) -> None:
+    name = signature.removeprefix("*, ").split(":")[0].split("=")[0]
+    pytester.makepyfile(
+        pools=f"""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def pool({signature}):
+            return ThreadPoolExecutor({name})
+        """
+    )
+    judged = judge("--executor=pools:pool", "-k", "parallelism.n-tasks-run-at-once")
+    passed(judged, "parallelism.n-tasks-run-at-once")
+
+
+def test_function_without_arguments_makes_an_executor_of_fixed_size(
+    judge: Command, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        pools="""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def pool():
+            return ThreadPoolExecutor(3)
+        """
+    )
+    judged = judge("--executor=pools:pool", "-k", "constructor-accepts or parallelism.no-slot or first-come")
+    assert judged.status == 0, judged.output
+    assert (
+        "parallelism: pool takes no argument for the parallelism; tasks that run at once: 3" in judged.stdout
+    )
+    assert list(judged.rules("passed")) == ["parallelism.no-slot-is-idle-while-tasks-wait"]
+    reasons = judged.rules("not_applicable")
+    assert (
+        reasons["interface.constructor-accepts-parallelism"] == "pool takes no argument for the parallelism"
+    )
+    assert reasons["parallelism.first-come-first-served"] == (
+        "pool takes no argument for the parallelism, and 3 tasks run at once; the rule needs exactly 1"
+    )
+
+
+def test_executor_that_runs_a_task_within_a_call_has_one_slot(
+    judge: Command, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        pools="""
+        from concurrent.futures import Executor, Future
+
+        class InTheCall(Executor):
+            def submit(self, function, /, *args, **kwargs):
+                future = Future()
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except Exception as error:
+                    future.set_exception(error)
+                return future
+        """
+    )
+    judged = judge("--executor=pools:InTheCall", "-k", "lifecycle.runs-a-task")
+    passed(judged, "lifecycle.runs-a-task")
+    assert "tasks that run at once: one" in judged.stdout
+
+
+def test_required_arguments_that_nothing_passes_are_a_usage_error(
+    judge: Command, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(pools="def pool(url, parallelism=1): ...")
+    judged = judge("--executor=pools:pool", *ONE)
+    assert judged.status == 4
+    assert "requires an argument (url): pass --executor-option=url=VALUE" in judged.stderr
+
+
+def test_target_that_starts_a_thread_on_import(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        threaded="""
+        import queue, threading
+        from concurrent.futures import Executor, Future
+
+        CALLS = queue.SimpleQueue()
+
+        def serve():
+            while True:
+                future, call = CALLS.get()
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
+
+        threading.Thread(target=serve, name="server", daemon=True).start()
+
+        class Served(Executor):
+            def __init__(self, max_workers=1):
+                pass
+
+            def submit(self, function, /, *args, **kwargs):
+                future = Future()
+                CALLS.put((future, lambda: function(*args, **kwargs)))
+                return future
+        """
+    )
+    judged = judge("--executor=threaded:Served", "-k", "lifecycle.runs-a-task or states.an-exception")
+    passed(judged, "lifecycle.runs-a-task", "states.an-exception-is-a-failure")
+    assert "import: starts 1 thread (server); so each rule imports the target again" in judged.stdout
+
+
+def test_target_says_what_its_executors_lack(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        cluster="""
+        from concurrent.futures import ThreadPoolExecutor
+        from executor_conformance.adapters import Capability
+
+        def pool(max_workers=1):
+            return ThreadPoolExecutor(max_workers)
+
+        pool.conformance_lacks = {Capability.OWN_WORKERS: "the workers belong to the cluster"}
+
+        def wrong(max_workers=1):
+            return ThreadPoolExecutor(max_workers)
+
+        wrong.conformance_lacks = {"OWN_WORKER": "a misspelled key"}
+        """
+    )
+    judged = judge("--executor=cluster:pool", "-k", "end-leaves-no-worker or runs-a-task")
+    assert judged.status == 0, judged.output
+    (reason,) = judged.rules("not_applicable").values()
+    assert reason.startswith("the workers belong to the cluster (the rule needs ")
+    judged = judge("--executor=cluster:wrong", *ONE)
+    assert judged.status == 4
+    assert "did you mean Capability.OWN_WORKERS?" in judged.stderr
+
+
 def test_working_directory_is_importable(judge: Command, tmp_path: Path) -> None:
     folder = tmp_path / "somewhere" / "else"
     folder.mkdir(parents=True)

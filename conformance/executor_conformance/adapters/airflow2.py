@@ -99,6 +99,7 @@ class Airflow2Adapter(AirflowAdapter):
         from airflow.cli import cli_parser
         from airflow.cli.commands import task_command
 
+        _load_providers_configuration()
         # A scheduler was started by this parser, and its forks inherit it.
         cli_parser.get_parser()
         task_command.task_run = _run_probe
@@ -109,6 +110,17 @@ class Airflow2Adapter(AirflowAdapter):
             file.write(_PROGRAM.format(python=shlex.quote(sys.executable), module=task.__name__))
         os.chmod(program, 0o755)
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
+
+
+def _load_providers_configuration() -> None:
+    """Add the defaults of providers, such as those of section ``[celery]``, as the scheduler does first."""
+    try:
+        from airflow.providers_manager import ProvidersManager
+
+        load = ProvidersManager().initialize_providers_configuration
+    except (ImportError, AttributeError):  # before Airflow 2.7 they were part of its own defaults
+        return
+    load()
 
 
 def _run_probe(args: Any) -> None:

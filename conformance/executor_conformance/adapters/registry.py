@@ -60,7 +60,15 @@ def check(adapter: Any, what: str) -> None:
     if not (inspect.isclass(adapter) and issubclass(adapter, Adapter)):
         raise AdapterError(f"{what} is {adapter!r}, not a subclass of executor_conformance.adapters.Adapter")
     _check_keys(adapter.names, Call, f"{what}: names")
-    _check_keys(adapter.lacks, Capability, f"{what}: lacks")
+    check_capabilities(adapter.lacks, f"{what}: lacks")
+
+
+def check_capabilities(lacks: Iterable[Any], where: str) -> None:
+    """Check the keys of what an adapter or a target says that executors lack.
+
+    :raises AdapterError: one of them is no capability.
+    """
+    _check_keys(lacks, Capability, where)
 
 
 def _check_keys(keys: Iterable[Any], kind: type[enum.Enum], where: str) -> None:

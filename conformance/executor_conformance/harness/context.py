@@ -8,12 +8,14 @@ from typing import Any
 
 from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.target import Target
-from executor_conformance.requirements import TaskLocation
+from executor_conformance.requirements import Capability, TaskLocation
 
 #: What a rule waits for between its calls, in :attr:`RunContext.no_second_wait`.
 EVENTS = "events"
 #: Random programs per rule of chapter ``model``, unless ``--conformance-programs`` says otherwise.
 DEFAULT_PROGRAMS = 60
+#: How many tasks may be seen to run at once: more than any rule needs of an executor of fixed size.
+MOST_SLOTS = 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Facts:
     :param import_s: seconds that importing the target took.
     :param forked: the first task inherited the host's memory; ``None``: not known.
     :param fork_s: seconds for a fork of a host with the executor in it; 0: not known.
+    :param starts_on_import: what importing the target starts, such as threads, which a fork does not copy.
+    :param parallelism_argument: of the target; empty if it takes none.
+    :param slots: how many tasks run at once, where the suite cannot choose that; 0: not known.
     :param lacks: what the executor itself lacks, in addition to its family: name of the capability -> reason.
     """
 
@@ -37,6 +42,9 @@ class Facts:
     import_s: float = 0.0
     forked: bool | None = None
     fork_s: float = 0.0
+    starts_on_import: str = ""
+    parallelism_argument: str = ""
+    slots: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def budgets(self, calibration: Calibration) -> Budgets:
@@ -79,6 +87,17 @@ class RunContext:
     replay: Mapping[str, Any] | None = None
     build: Callable[[Target, dict[str, Any]], Any] | None = None
     dispose: Callable[[Any], None] | None = None
+
+    @property
+    def fixed(self) -> str:
+        """Why the suite cannot choose the parallelism; empty if it can."""
+        if self.build is not None:  # a hook is always told
+            return ""
+        return self.facts.lacks.get(Capability.CHOSEN_PARALLELISM.name, "") or self.target.fixed
+
+    def arguments(self, parallelism: Any) -> dict[str, Any]:
+        """What an executor is made with; ``parallelism`` may be ``DEFAULT``."""
+        return self.target.arguments(parallelism) if not self.fixed else dict(self.target.options)
 
     def construct(self, arguments: dict[str, Any]) -> Any:
         """A new executor."""

@@ -15,10 +15,17 @@ from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.context import Facts, RunContext
 from executor_conformance.harness.target import import_target
 from executor_conformance.harness.trial import Trial
+from executor_conformance.verdicts import NotApplicable
+
+#: The exit status of a host that had nothing to run, after it has written why.
+CANNOT_RUN = 77
 
 
 def main() -> None:
-    """Import the target, run one task, say so, and return; the rest is up to the executor."""
+    """Import the target, run one task, say so, and return; the rest is up to the executor.
+
+    The file ``ready`` of the order then exists, and contains why no task can be run, if none can.
+    """
     order = json.load(sys.stdin)
     sys.path[:] = order["path"]
     context = RunContext(
@@ -27,12 +34,21 @@ def main() -> None:
         Facts(first_task_s=order["first_task_s"]),
     )
     trial = Trial(context, blackboard=Blackboard(), scratch=order["scratch"], warden=os.getpid())
-    subject = trial.started()
-    subject.run(trial.probe())
-    with open(order["ready"], "w"):
-        pass
+    try:
+        subject = trial.started(slots=1)
+        subject.run(trial.probe())
+    except NotApplicable as reason:
+        _say(order["ready"], str(reason))
+        os._exit(CANNOT_RUN)
+    _say(order["ready"])
     # the executor is still referred to when the interpreter exits, as in a scheduler that has crashed
     globals()["kept"] = (subject, trial)
+
+
+def _say(path: str, what: str = "") -> None:
+    with open(f"{path}.new", "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(what)
+    os.rename(file.name, path)
 
 
 if __name__ == "__main__":

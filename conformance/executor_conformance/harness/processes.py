@@ -167,6 +167,22 @@ def sweep() -> list[Process]:
     return []
 
 
+def let_trackers_finish(within_s: float) -> None:
+    """Kill everything below this process but the resource trackers of multiprocessing, and wait for these.
+
+    A tracker exits when the last process is gone that it serves, after it has removed the semaphores and the
+    shared memory that nobody has removed.  Only a tracker knows all of their names.
+    """
+    until = monotonic() + within_s
+    while True:
+        below = [process for process in descendants(os.getpid()) if not process.is_zombie]
+        trackers = {process.pid for process in below if "resource_tracker import main" in process.command}
+        if not trackers or monotonic() > until:
+            return
+        kill_all(process.pid for process in below if process.pid not in trackers)
+        sleep(0.002)
+
+
 def kill_all(pids: Iterable[int]) -> None:
     """Stop all of them, then kill all of them."""
     pids = list(pids)

@@ -134,7 +134,7 @@ class Subject:
 
     def can(self, capability: Capability) -> bool:
         """Whether neither its family nor itself lacks the capability."""
-        return capability not in self.trial.target.adapter.lacks and capability not in self.driver.lacks
+        return self.trial.can(capability) and capability not in self.driver.lacks
 
     def runs_callables_outside_host(self) -> bool:
         """Whether callables run in other processes than the host, as argv commands do: one is run to see."""

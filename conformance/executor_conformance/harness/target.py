@@ -7,15 +7,41 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from executor_conformance.adapters.api import Adapter
-from executor_conformance.adapters.registry import adapters
+from executor_conformance.adapters.registry import AdapterError, adapters, check_capabilities
+from executor_conformance.requirements import Capability
+
+#: An attribute of a target: what its executors lack.
+DECLARATION = "conformance_lacks"
+#: What the parallelism is commonly called, besides the names that the adapters know.
+_NAMES = (
+    "parallelism",
+    "max_workers",
+    "concurrency",
+    "max_concurrency",
+    "workers",
+    "num_workers",
+    "n_workers",
+    "nworkers",
+    "processes",
+    "threads",
+    "max_threads",
+    "n_jobs",
+    "pool_size",
+    "slots",
+)
+#: The words of other names for it.
+_QUANTITIES = {"max", "maximum", "num", "number", "of", "n", "count", "limit", "concurrent", "parallel"}
+_THINGS = {"tasks", "jobs", "slots", "workers", "threads", "processes", "procs", "concurrency", "parallelism"}
 
 
 class TargetError(Exception):
@@ -40,20 +66,83 @@ class Target:
         """What messages call it: ``ThreadPoolExecutor``."""
         return self.spec.rpartition(":")[2].rpartition(".")[2]
 
+    @cached_property
+    def lacks(self) -> Mapping[Capability, str]:
+        """What its executors lack, as its adapter and the target itself say -> the reason."""
+        return {**self.adapter.lacks, **declared_lacks(self.make, self.spec)}
+
+    @cached_property
+    def parallelism_argument(self) -> str:
+        """What it calls the number of tasks that may run at once; empty if it takes no such argument."""
+        return parallelism_argument(self.make, self.adapter.parallelism_argument, self.options)
+
+    @property
+    def fixed(self) -> str:
+        """Why the suite cannot choose the parallelism; empty if it can."""
+        lacking = self.lacks.get(Capability.CHOSEN_PARALLELISM, "")
+        if lacking or self.parallelism_argument:
+            return lacking
+        if given := self.options.keys() & {self.adapter.parallelism_argument, *_NAMES}:
+            return f"--executor-option sets {', '.join(sorted(given))}"
+        return f"{self.name} takes no argument for the parallelism"
+
     def arguments(self, parallelism: Any) -> dict[str, Any]:
         """Its keyword arguments; ``parallelism`` may be ``DEFAULT``.
 
-        Where it does not take its family's name for the parallelism, that of another family is tried: a
-        function that returns an executor may use either.
+        Where it does not take its family's name for the parallelism, other common names are tried: a
+        function that returns an executor may use any of them.
         """
         arguments = self.adapter.arguments(parallelism, self.options)
         own = self.adapter.parallelism_argument
-        if own in arguments and not _takes(self.make, own):
-            for name in sorted({adapter.parallelism_argument for adapter in adapters().values()}):
-                if _takes(self.make, name):
-                    arguments[name] = arguments.pop(own)
-                    break
+        if own in arguments and self.parallelism_argument not in ("", own):
+            arguments[self.parallelism_argument] = arguments.pop(own)
         return arguments
+
+    def missing_arguments(self) -> list[str]:
+        """Required arguments that nothing would pass to it."""
+        passed = {*self.options, self.parallelism_argument}
+        return [
+            parameter.name
+            for parameter in _parameters(self.make) or ()
+            if parameter.default is parameter.empty
+            and parameter.kind
+            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and (parameter.kind is parameter.POSITIONAL_ONLY or parameter.name not in passed)
+        ]
+
+
+class LateImport:
+    """A target that is imported where it is first called.
+
+    For a target that starts threads or processes when it is imported: what is imported before a fork is of no
+    use in the child.
+    """
+
+    def __init__(self, spec: str, adapter: Adapter, scratch: str) -> None:
+        self._spec = spec
+        self._adapter = adapter
+        self._scratch = scratch
+        self._make: Callable[..., Any] | None = None
+
+    def __call__(self, **arguments: Any) -> Any:
+        if self._make is None:
+            self._make = load(self._spec)
+            self._adapter.install_stubs(self._scratch)
+        return self._make(**arguments)
+
+
+def late_target(
+    spec: str, family: str, options: Mapping[str, Any], scratch: str, *, parallelism_argument: str
+) -> Target:
+    """A target that is not imported into this process.
+
+    :param parallelism_argument: what is known of it: the name of this argument, or nothing.
+    """
+    prepare_import(scratch)
+    adapter = adapters()[family]()
+    target = Target(spec, LateImport(spec, adapter, scratch), adapter, dict(options))
+    vars(target).update(parallelism_argument=parallelism_argument)
+    return target
 
 
 def import_target(spec: str, family: str, options: Mapping[str, Any], scratch: str) -> Target:
@@ -129,16 +218,69 @@ def _near_module(name: str) -> str:
     return f"; did you mean {near[0]!r}?" if near and near[0] != top else ""
 
 
-def _takes(make: Callable[..., Any], name: str) -> bool:
-    try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # written in C, for example
-        return True
-    return any(
-        parameter.kind is parameter.VAR_KEYWORD
-        or (parameter.name == name and parameter.kind is not parameter.POSITIONAL_ONLY)
+def declared_lacks(thing: Any, spec: str) -> Mapping[Capability, str]:
+    """What a target says that its executors lack, in its attribute ``conformance_lacks``.
+
+    :raises AdapterError: it is no mapping from capabilities to reasons.
+    """
+    lacks = getattr(thing, DECLARATION, {})
+    where = f"--executor={spec!r}: {DECLARATION}"
+    if not isinstance(lacks, Mapping):
+        raise AdapterError(f"{where} is {lacks!r}, not a dict from Capability to a reason")
+    check_capabilities(lacks, where)
+    return lacks
+
+
+def parallelism_argument(make: Callable[..., Any], own: str, options: Mapping[str, Any]) -> str:
+    """The argument of ``make`` that is the number of tasks that may run at once; empty if it has none.
+
+    :param own: what the family calls it.
+    :param options: arguments that the user has set, which are not the suite's to choose.
+    """
+    parameters = _parameters(make)
+    if parameters is None:  # written in C, for example
+        return "" if own in options else own
+    named = {
+        parameter.name: parameter
         for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    families = sorted({adapter.parallelism_argument for adapter in adapters().values()})
+    for name in (own, *families, *(name for name in _NAMES if _is_a_number(named.get(name)))):
+        if name in named:
+            return "" if name in options else name
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return "" if own in options else own
+    # A class with an argument of a name of its own breaks the contract; one without any is of fixed size.
+    misnamed = inspect.isclass(make) and any(
+        _is_a_number(parameter) and _reads_like_one(name)
+        for name, parameter in named.items()
+        if name not in options
     )
+    return own if misnamed else ""
+
+
+def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_a_number(parameter: inspect.Parameter | None) -> bool:
+    """Whether a parameter may be for an integer, as far as its default and its annotation tell."""
+    if parameter is None:
+        return False
+    default, annotation = parameter.default, parameter.annotation
+    if default is not parameter.empty and default is not None:
+        return type(default) is int
+    return annotation is parameter.empty or re.search(r"\bint\b", str(annotation)) is not None
+
+
+def _reads_like_one(name: str) -> bool:
+    """Whether a name consists of words such as those of ``max_tasks``."""
+    words = set(name.lower().split("_"))
+    return words <= _QUANTITIES | _THINGS and bool(words & _THINGS)
 
 
 def distribution_of(thing: Any) -> str | None:

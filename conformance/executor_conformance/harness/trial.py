@@ -13,17 +13,21 @@ from executor_conformance.contract import Call
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.containment import ContainmentResult, Limits, contain
-from executor_conformance.harness.context import RunContext
+from executor_conformance.harness.context import MOST_SLOTS, RunContext
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.requirements import Capability, Need
-from executor_conformance.verdicts import NotApplicable
+from executor_conformance.verdicts import AboveTheLimit, NotApplicable
 
 Result = TypeVar("Result")
 
 #: As parallelism, where it is not rejected.
 NO_LIMIT = 0
+#: An import may take this many times as long as the first one.
+_TIMES_IMPORT = 5
+#: An executor may reject a parallelism above this; a larger one than the second is absurd, and rules say so.
+_LEAST_LIMIT, _ABSURD = 2, 10_000
 
 
 class Trial(TrialBase):
@@ -48,20 +52,27 @@ class Trial(TrialBase):
 
     # -- executors -------------------------------------------------------------------------------------------
 
-    def build(self, parallelism: Any = 2) -> Subject:
+    def build(self, parallelism: Any = 2, *, slots: int | None = None) -> Subject:
         """Construct an executor; it is not started.
 
         :param parallelism: ``DEFAULT`` leaves the argument out.
+        :param slots: where the executor's parallelism is fixed, how many tasks at once the rule needs; by
+            default the rule needs the parallelism that it asks for, no more and no less.
         :raises NotApplicable: it lacks something that the rule needs.
+        :raises AboveTheLimit: it has an upper bound, and ``parallelism`` is above it.
         """
-        arguments = self.target.arguments(parallelism)
+        self._need_slots(parallelism, slots)
+        arguments = self.context.arguments(parallelism)
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        executor = self.call(
-            Call.CONSTRUCTOR,
-            lambda: self.context.construct(arguments),
-            allowance_s=self.budgets.ready_s(parallelism),
-            name=f"{self.target.name}({shown})",
-        )
+        try:
+            executor = self.call(
+                Call.CONSTRUCTOR,
+                lambda: self.context.construct(arguments),
+                allowance_s=self.budgets.ready_s(parallelism) + self._import_s,
+                name=f"{self.target.name}({shown})",
+            )
+        except Raised as raised:
+            raise _above_the_limit(parallelism, raised.error) or raised from None
         self.built.append(executor)
         try:
             driver = self.target.adapter.drive(executor)
@@ -72,17 +83,57 @@ class Trial(TrialBase):
                 raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
         return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism))
 
-    def started(self, parallelism: Any = 2) -> Subject:
-        """Construct an executor and start it."""
-        subject = self.build(parallelism)
-        subject.start()
+    @property
+    def _import_s(self) -> float:
+        """What the constructor may take longer, in seconds, where it is the first to import the target."""
+        return _TIMES_IMPORT * self.facts.import_s if self.facts.starts_on_import else 0.0
+
+    def slots(self, usual: int) -> int:
+        """How many slots an executor has, for a rule that fills all of them: ask for as many.
+
+        :param usual: as many as the rule chooses where it can.
+        :raises NotApplicable: the executor's own number is fixed, and not known.
+        """
+        if not self.context.fixed:
+            return usual
+        if not 0 < self.facts.slots < MOST_SLOTS:
+            raise NotApplicable(f"{self.context.fixed}, and {_at_once(self.facts.slots)}")
+        return self.facts.slots
+
+    def slots_up_to(self, usual: int) -> int:
+        """How many tasks a rule can hold at once, where ``usual`` are better, and one is enough."""
+        return min(usual, max(self.facts.slots, 1)) if self.context.fixed else usual
+
+    def _need_slots(self, parallelism: Any, slots: int | None) -> None:
+        if not self.context.fixed:
+            return
+        seen = self.facts.slots
+        if not seen and slots != 1:
+            what = _at_once(seen)
+        elif slots is None and (parallelism != seen or seen == MOST_SLOTS):
+            what = f"{_at_once(seen)}; the rule needs exactly {parallelism}"
+        elif slots is not None and slots > max(seen, 1):
+            what = f"{_at_once(seen)}; the rule needs {slots}"
+        else:
+            return
+        raise NotApplicable(f"{self.context.fixed}, and {what}")
+
+    def started(self, parallelism: Any = 2, *, slots: int | None = None) -> Subject:
+        """Construct an executor and start it; see :meth:`build`."""
+        subject = self.build(parallelism, slots=slots)
+        try:
+            subject.start()
+        except Raised as raised:
+            raise _above_the_limit(parallelism, raised.error) or raised from None
         return subject
 
     def started_without_limit(self) -> Subject:
         """Construct an executor with parallelism 0, which means that there is no limit, and start it.
 
-        :raises NotApplicable: it rejects that.
+        :raises NotApplicable: it rejects that, or takes no parallelism.
         """
+        if self.context.fixed:
+            raise NotApplicable(f"{self.context.fixed}, so there is no unlimited mode")
         try:
             return self.started(parallelism=NO_LIMIT)
         except Raised as raised:
@@ -121,3 +172,23 @@ class Trial(TrialBase):
                     self.context.dispose(executor)
 
         return contain(inside, limits=limits, scratch=scratch)
+
+
+def _at_once(slots: int) -> str:
+    if not slots:
+        return "it could not be observed how many tasks run at once"
+    if slots == 1:
+        return "one task runs at a time"
+    return f"{slots}{' or more' if slots == MOST_SLOTS else ''} tasks run at once"
+
+
+def _above_the_limit(parallelism: Any, error: BaseException) -> AboveTheLimit | None:
+    """What an error means that rejects a parallelism: an upper bound, if it is about the value."""
+    if type(parallelism) is not int or not _LEAST_LIMIT < parallelism <= _ABSURD:
+        return None
+    is_about_the_value = isinstance(error, ValueError) or (
+        isinstance(error, Exception)
+        and not isinstance(error, (OSError, MemoryError))
+        and str(parallelism) in str(error)
+    )
+    return AboveTheLimit(f"parallelism={parallelism} is rejected: {error}") if is_about_the_value else None

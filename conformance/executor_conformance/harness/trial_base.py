@@ -16,6 +16,7 @@ from executor_conformance.harness.linux import monotonic_ns
 from executor_conformance.harness.probes import Gate, Probe, ProbeFactory
 from executor_conformance.harness.target import Target
 from executor_conformance.harness.waiting import Patience, Waiting
+from executor_conformance.requirements import Capability
 
 Result = TypeVar("Result")
 
@@ -44,6 +45,10 @@ class TrialBase(Waiting):
     def target(self) -> Target:
         """What is under test."""
         return self.context.target
+
+    def can(self, capability: Capability) -> bool:
+        """Whether neither its family nor the target, as it was seen, lacks the capability."""
+        return capability not in self.target.lacks and capability.name not in self.facts.lacks
 
     def call(
         self,

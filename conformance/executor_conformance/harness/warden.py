@@ -18,6 +18,8 @@ from executor_conformance.harness.containment_result import ContainmentResult, E
 from executor_conformance.harness.host_process import become_host
 from executor_conformance.harness.linux import adopt_orphans, fork, monotonic
 
+#: Seconds that resource trackers have to remove the names in /dev/shm that they know.
+_TRACKERS_S = 1.0
 _TICK_S = 0.02
 _KEPT_OUTPUT = 8 << 10
 _LISTED_LEFT, _LISTED_TREE = 20, 30
@@ -105,6 +107,7 @@ def _watch(assignment: Assignment, writer: int) -> ContainmentResult:
             result, tree=tuple(map(str, tree)), stacks=_stacks_of(watch, end, call, host, stacks)
         )
     shared = {name for pid in [host, *(p.pid for p in left)] for name in processes.mapped_shared_memory(pid)}
+    processes.let_trackers_finish(_TRACKERS_S)
     survivors = tuple(map(str, processes.sweep()))
     for name in shared:
         if os.path.basename(name).startswith(("sem.", "psm_")) and os.path.exists(name):

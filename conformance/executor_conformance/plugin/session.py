@@ -12,7 +12,7 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -20,9 +20,9 @@ import pytest
 from executor_conformance.adapters.registry import AdapterError, adapters, unusable
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
-from executor_conformance.harness.context import RunContext
+from executor_conformance.harness.context import MOST_SLOTS, RunContext
 from executor_conformance.harness.scratch import new_folder
-from executor_conformance.harness.target import Target, TargetError, import_target
+from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
 from executor_conformance.judging.store import VerdictStore
@@ -185,11 +185,17 @@ class ConformanceSession:
         )
 
     def _make_judge(self) -> Judge:
-        target = import_target(
+        facts = self.discovery.facts
+        where = (
             self.settings.executor,
             self.discovery.family,
             self.settings.options,
             self._scratch(f"import-{os.getpid()}"),
+        )
+        target = (
+            late_target(*where, parallelism_argument=facts.parallelism_argument)
+            if facts.starts_on_import
+            else import_target(*where)
         )
         gc.freeze()  # modules are never garbage: the collections of pytest, ten at its end, can skip them
         context = RunContext(
@@ -214,7 +220,7 @@ class ConformanceSession:
             runner.run,
             store,
             selected=self._selected,
-            lacks=target.adapter.lacks,
+            lacks=target.lacks,
             lacks_itself={Capability[name]: why for name, why in self.discovery.facts.lacks.items()},
             location=self.discovery.facts.location,
             time_limit_s=self.settings.time_limit_s,
@@ -322,6 +328,7 @@ class ConformanceSession:
             f"executor: {self.settings.executor} ({found.distribution or _origin(self.settings.executor)}), "
             f"adapter {found.family}",
             f"tasks: {_tasks(found)}",
+            *_peculiarities(found),
             *(f"ignored: {reason}" for reason in unusable().values()),
             f"machine speed: fork {calibration.fork_s * 1e3:.1f} ms, new interpreter "
             f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
@@ -411,6 +418,15 @@ def _passed(findings: Mapping[str, Finding], rule_id: str) -> bool:
 def _origin(spec: str) -> str:
     module = spec.partition(":")[0].partition(".")[0]
     return "standard library" if module in sys.stdlib_module_names else "not from an installed package"
+
+
+def _peculiarities(discovery: Discovery) -> Iterator[str]:
+    facts = discovery.facts
+    if fixed := facts.lacks.get(Capability.CHOSEN_PARALLELISM.name):
+        seen = {0: "not known how many", 1: "one", MOST_SLOTS: f"{MOST_SLOTS} or more"}
+        yield f"parallelism: {fixed}; tasks that run at once: {seen.get(facts.slots, facts.slots)}"
+    if facts.starts_on_import:
+        yield f"import: starts {facts.starts_on_import}; so each rule imports the target again"
 
 
 def _tasks(discovery: Discovery) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from executor_conformance.harness.trial import NO_LIMIT, Trial
 from executor_conformance.programs.exploring import Explorer
 from executor_conformance.programs.program import DAGS, Program, Step
+from executor_conformance.verdicts import NotApplicable
 
 #: Hypothesis takes at most this many steps per program, and this many after the executor has ended.
 _STEPS, _STEPS_AFTER_THE_END = 12, 3
@@ -28,10 +29,13 @@ def explore(trial: Trial, *, kills: bool, seed: int, limited: bool = True, share
     """
     import hypothesis
 
+    slots = trial.slots(0) if limited else NO_LIMIT  # 0: a few, as the program chooses
+    if kills and slots == 1:
+        raise NotApplicable(f"{trial.context.fixed}, and one task runs at a time")
     programs = max(round(share * trial.context.programs), 1)
     explorer = Explorer(trial, programs)
     try:
-        _generate(explorer.try_out, programs, kills=kills, seed=seed, limited=limited)
+        _generate(explorer.try_out, programs, kills=kills, seed=seed, limited=limited, slots=slots)
     except hypothesis.errors.Flaky:
         if explorer.found is None:
             raise
@@ -49,12 +53,19 @@ def prepare() -> None:
 
 
 def _generate(
-    try_out: Callable[[Program], bool], count: int, *, kills: bool, seed: int, limited: bool
+    try_out: Callable[[Program], bool],
+    count: int,
+    *,
+    kills: bool,
+    seed: int,
+    limited: bool,
+    slots: int = 0,
 ) -> None:
     """Let Hypothesis generate programs until one is found to violate a rule.
 
     :param try_out: runs a program; whether it violates a rule.
     :param count: how many programs, at most.
+    :param slots: the parallelism of all programs; 0: they have various.
     """
     import hypothesis
     from hypothesis import stateful
@@ -80,7 +91,7 @@ def _generate(
             self.last_dag = DAGS[0]
 
         @stateful.initialize(
-            parallelism=st.integers(2 if kills else 1, 3) if limited else st.just(NO_LIMIT),
+            parallelism=st.just(slots) if slots or not limited else st.integers(2 if kills else 1, 3),
             first_kill=st.integers(2, 8),
             finale=st.sampled_from(_FINALES),
             dag=st.sampled_from(DAGS),

@@ -200,7 +200,7 @@ class Performance:
         second.end()
 
     def _do_end(self, step: Step) -> None:
-        if not self.trial.target.adapter.lacks.get(Capability.REPEATED_END) or not self._ended_by:
+        if not self.trial.target.lacks.get(Capability.REPEATED_END) or not self._ended_by:
             self._log(step.describe(""))
             for task in self._tasks:
                 self._release(task)

@@ -249,7 +249,7 @@ def programs_inherit_no_executor_file_descriptors(trial: Trial) -> None:
     Origin: apache/airflow#44263; apache/airflow#51180; supercollider/supercollider#5897.
     """
     before = set(_links_of_descriptors().values())  # inherited by the host itself
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=1, slots=1)
     subject.run(trial.probe())  # some executors open files with the first task
     descriptors = _inspect_program(trial, subject)["descriptors"]
     assert isinstance(descriptors, dict)
@@ -285,7 +285,7 @@ def sigint_and_sigterm_work_in_tasks(trial: Trial) -> None:
     Origin: treeverse/dvc#2271; ralphlange/procServ#48; Airflow's LocalExecutor has its workers ignore SIGINT.
     """
     judged = False
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=1, slots=1)
     if subject.can(Capability.ARGV):
         judged = True
         found = _inspect_program(trial, subject)
@@ -323,7 +323,7 @@ def programs_start_with_default_sigpipe(trial: Trial) -> None:
     path = os.path.join(trial.scratch, "status")
     # not a Python program: Python itself ignores SIGPIPE
     program = trial.program("cp", "/proc/self/status", path)
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=1, slots=1)
     subject.run(program)
     subject.expect_outcome(program, SUCCESS, "cp /proc/self/status ...")
     expect(os.path.exists(path), expected="cp to have written its copy", actual="there is no copy")
@@ -375,7 +375,7 @@ def tasks_do_not_inherit_host_signal_handlers(trial: Trial) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _host_handler)
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=1, slots=1)
     if not _expect_no_note(
         trial,
         subject,
@@ -405,7 +405,7 @@ def tasks_do_not_read_host_stdin(trial: Trial) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"this line was meant for the scheduler\n" * 100)
     os.dup2(reader, 0)
-    subject = trial.started(parallelism=1)
+    subject = trial.started(parallelism=1, slots=1)
     if not _expect_no_note(trial, subject, "stdin", "to have an empty stdin, not the scheduler's", bool):
         raise NotApplicable(_SHARED_WORKER)
 
@@ -423,7 +423,7 @@ def tasks_do_not_inherit_host_terminal(trial: Trial) -> None:
 
     def judge() -> None:
         _take_a_terminal()
-        subject = trial.started(parallelism=1)
+        subject = trial.started(parallelism=1, slots=1)
         if not _expect_no_note(
             trial, subject, "terminal", "to have no controlling terminal", lambda note: note != "none"
         ):

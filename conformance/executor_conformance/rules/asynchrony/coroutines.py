@@ -27,7 +27,7 @@ def coroutine_functions_run_to_completion(trial: Trial) -> None:
     whole coroutine; an object with an asynchronous ``__call__`` is called and never awaited.
     Origin: apache/airflow pull requests 5788 and 6984 (the AsyncExecutor proposal: one interface for both).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     gate = trial.gate()
     held = trial.probe("yield=3", gate.step, "yield=3")
     subject.submit_coroutine(held)
@@ -132,7 +132,7 @@ def context_variables_do_not_leak(trial: Trial) -> None:
     Likely causes: coroutines are awaited one after the other in one task; they all run in one context.
     Origin: PEP 567, which gives each task a copy of its context.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     pair = [
         trial.probe("look-context", f"context={name}", "yield=5", "nap=0.01", "look-context")
         for name in ("one", "two")

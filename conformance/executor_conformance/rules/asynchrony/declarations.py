@@ -28,7 +28,7 @@ def is_async_is_accurate(trial: Trial) -> None:
     Likely causes: the attribute was inherited or copied; each coroutine function gets its own loop.
     Origin: apache/airflow pull request 6984 (AsyncExecutor: properties that distinguish executors).
     """
-    if trial.build().optional("is_async") is not True:
+    if trial.build(slots=1).optional("is_async") is not True:
         raise NotApplicable("its is_async is not True")
     before = running_loops()
     subject = trial.started(2 * _MOST_LOOPS)
@@ -72,7 +72,7 @@ def async_support_is_declared(trial: Trial) -> None:
     Likely causes: the executor was made async without updating its attributes; it has no such attributes.
     Origin: apache/airflow pull request 6984 (AsyncExecutor: properties that distinguish executors).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     _skip_family_without_coroutines(trial)
     if subject.can(Capability.ASYNC) and subject.can(Capability.COROUTINE):
         raise NotApplicable("it declares both")
@@ -117,7 +117,7 @@ def an_unawaited_coroutine_never_succeeds(trial: Trial) -> None:
 
     async def on_a_loop() -> None:
         before = asyncio.all_tasks()
-        subject = trial.started()
+        subject = trial.started(slots=1)
         for what, probe, command in async_callables(trial):
             submission = functools.partial(subject.submit_raw, probe.key, command)
             if subject.rejection(submission) is None:
@@ -147,7 +147,7 @@ def an_unsupported_coroutine_is_rejected_at_submit(trial: Trial) -> None:
     """
     _skip_family_without_coroutines(trial)
     _skip_executor_with_coroutines(trial)
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe()
     rejection = subject.rejection(lambda: subject.submit_coroutine(probe))
     expect(
@@ -158,11 +158,11 @@ def an_unsupported_coroutine_is_rejected_at_submit(trial: Trial) -> None:
 
 
 def _skip_family_without_coroutines(trial: Trial) -> None:
-    reason = trial.target.adapter.lacks.get(Capability.COROUTINE)
+    reason = trial.target.lacks.get(Capability.COROUTINE)
     if reason is not None:
         raise NotApplicable(reason)
 
 
 def _skip_executor_with_coroutines(trial: Trial) -> None:
-    if trial.build().can(Capability.COROUTINE):
+    if trial.build(slots=1).can(Capability.COROUTINE):
         raise NotApplicable("it accepts coroutine functions")

@@ -26,7 +26,7 @@ def end_finishes_accepted_coroutines(trial: Trial) -> None:
     only coroutines that have started are awaited, or only for a second.
     Origin: the contract (end() finishes what was accepted); asyncio.run, which cancels what is left.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     # The first one takes longer than a second, because that is as long as some executors wait.
     probes = [trial.probe("nap=1.5"), *trial.probes(5, "yield=2", "nap=0.03")]
     subject.submit_coroutine(*probes)
@@ -100,7 +100,7 @@ def terminate_returns_despite_an_uncancellable_coroutine(trial: Trial) -> None:
     timeout.
     Origin: bpo-32751 (asyncio.wait_for waits for what it has cancelled, however long that takes).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     gate = trial.gate()
     uncancellable = trial.probe(f"shrug={gate.path}")
     subject.submit_coroutine(uncancellable)
@@ -122,7 +122,7 @@ def async_generators_are_closed(trial: Trial) -> None:
     Likely causes: the loop is closed without ``shutdown_asyncgens()``; it is only stopped.
     Origin: PEP 525 (finalization needs the event loop).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe("generator")
     subject.submit_coroutine(probe)
     subject.await_terminal(probe)
@@ -148,10 +148,10 @@ def a_loop_the_executor_creates_is_closed(trial: Trial) -> None:
     unclosed loops.
     """
     for end in (Subject.end, Subject.terminate):
-        if end is Subject.terminate and not trial.build().can(Capability.TERMINATE):
+        if end is Subject.terminate and not trial.build(slots=1).can(Capability.TERMINATE):
             return
         before, threads = open_loops(), processes.thread_count()
-        subject = trial.started()
+        subject = trial.started(slots=1)
         probes = trial.probes(3, "yield=1")
         subject.submit_coroutine(*probes)
         subject.await_terminal(*probes)

@@ -19,6 +19,9 @@ from executor_conformance.rules import must
 from executor_conformance.rules.faults.recovery import await_success
 from executor_conformance.verdicts import expect
 
+#: Seconds between two messages of the log, in which its lock is free.
+_BETWEEN_MESSAGES_S = 0.001
+
 
 @must(after=("shutdown.terminate-kills-running-tasks",))
 def works_with_host_signal_handlers(trial: Trial) -> None:
@@ -38,14 +41,14 @@ def works_with_host_signal_handlers(trial: Trial) -> None:
 
     for number in numbers:
         signal.signal(number, handler)
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     good, bad = trial.probes(4), trial.probe("raise=on purpose")
     subject.run(*good, bad)
     for probe in good:
         subject.expect_outcome(probe, SUCCESS, "a task that ran while the scheduler process handled SIGCHLD")
     subject.expect_outcome(bad, FAILED, "a task that raised while the scheduler process handled SIGCHLD")
     if subject.can(Capability.TERMINATE) and not trial.facts.tasks_in_host:
-        stopped = trial.started(parallelism=2)
+        stopped = trial.started(parallelism=2, slots=2)
         held = trial.probes(2, trial.gate().step)
         stopped.submit(*held)
         stopped.await_started(*held)
@@ -88,12 +91,12 @@ def works_with_busy_host_threads(trial: Trial) -> None:
                 importlib.import_module("json")
                 over.wait(0.001)
 
-    with _a_thread_that_is_logging():
+    with _a_thread_that_is_logging(trial.budgets.block_s):
         threads = [threading.Thread(target=make_noise, daemon=True) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
-            subject = trial.started(parallelism=3)
+            subject = trial.started(parallelism=3, slots=1)
             probes = trial.probes(20)
             subject.submit(*probes)
             for probe in probes:
@@ -104,24 +107,44 @@ def works_with_busy_host_threads(trial: Trial) -> None:
 
 
 @contextlib.contextmanager
-def _a_thread_that_is_logging() -> Iterator[None]:
-    """A thread in the middle of writing to its log: it holds the lock of the stream, whose reader is slow."""
+def _a_thread_that_is_logging(reads_every_s: float) -> Iterator[None]:
+    """A thread in the middle of writing to its log: it holds the lock of the stream, whose reader is slow.
+
+    :param reads_every_s: seconds after which a message is read.  The host itself may need that lock, such as
+        to configure logging.  It gets the lock in the end, unlike a child that was forked while it was held.
+    """
     reader, writer = os.pipe()
     logger = logging.getLogger("executor_conformance.slow")
     logger.addHandler(logging.StreamHandler(open(writer, "w")))  # noqa: SIM115 - open until the host exits
     logger.propagate = False
     message = "x" * (1 << 20)  # more than a pipe holds
-    thread = threading.Thread(target=logger.warning, args=(message,), daemon=True)
-    thread.start()
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.wait(_BETWEEN_MESSAGES_S):
+            logger.warning(message)
+
+    def read() -> None:
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        while writing.is_alive():
+            over.wait(reads_every_s)
+            unread = len(message) + len("\n")
+            while unread and poll.poll(100):
+                unread -= len(os.read(reader, unread))
+
+    writing = threading.Thread(target=write, daemon=True)
+    reading = threading.Thread(target=read, daemon=True)
+    writing.start()
     poll = select.poll()
     poll.register(writer, select.POLLOUT)
+    while poll.poll(0):
+        writing.join(0.001)
+    reading.start()
     try:
-        while poll.poll(0):
-            thread.join(0.001)
         yield
     finally:
-        unread = len(message) + len("\n")
-        while unread:
-            unread -= len(os.read(reader, unread))
-        thread.join()
+        over.set()
+        writing.join()
+        reading.join()
         os.close(reader)

@@ -12,13 +12,15 @@ from executor_conformance.harness.workers import workers_of
 from executor_conformance.verdicts import NotApplicable
 
 
-def start_two_tasks(trial: Trial) -> tuple[Subject, Gate, Probe, Probe]:
+def start_two_tasks(trial: Trial, slots: int | None = 2) -> tuple[Subject, Gate, Probe, Probe]:
     """An executor with two slots and a task in each; the rule kills the worker of the first one.
 
     The first one is running before the second one is submitted, so its worker is always the older one.
     Whether a later worker is watched is for ``faults.a-later-worker-death-is-detected``.
+
+    :param slots: as for :meth:`Trial.build`.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=slots)
     gate = trial.gate()
     doomed, other = trial.probes(2, gate.step)
     for probe in (doomed, other):

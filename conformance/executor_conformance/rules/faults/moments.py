@@ -65,7 +65,7 @@ def _with_each_idle_worker(trial: Trial) -> Iterator[tuple[Subject, int]]:
     """A new executor for each of its idle workers, and the pid of that worker."""
     position, found = 0, 1
     while position < found:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=2)
         workers = idle_processes(subject).workers
         if not workers:
             raise NotApplicable("no worker stayed alive after its task had ended")
@@ -85,7 +85,7 @@ def start_survives_a_worker_death(trial: Trial) -> None:
     Likely causes: ``start()`` waits for a message from each worker; the worker that dies holds a lock.
     Origin: the contract; apache/airflow#41992 (a start that waits forever).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     created = sorted(trial.host.processes(), key=lambda process: (process.started, process.pid))
     gate = trial.gate()
     held = trial.probes(2, gate.step)
@@ -99,7 +99,7 @@ def start_survives_a_worker_death(trial: Trial) -> None:
     subject.await_terminal(*held)
     subject.end()
     for position in positions:
-        subject = trial.build(parallelism=2)
+        subject = trial.build(parallelism=2, slots=2)
         before = {process.pid for process in trial.host.processes()}
         killer = trial.host.meanwhile(lambda: kill_new_process(trial, position, before))  # noqa: B023
         rejection = subject.rejection(subject.start)
@@ -166,7 +166,7 @@ def a_suspended_worker_blocks_no_other_task(trial: Trial) -> None:
     which a stopped process does not receive, and waits.
     Origin: apache/airflow#71380; apache/airflow#18989.
     """
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=3)
     gate = trial.gate()
     suspended, other = trial.probes(2, gate.step)
     subject.submit(suspended, other)

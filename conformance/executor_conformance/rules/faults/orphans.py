@@ -47,7 +47,7 @@ def no_child_of_a_task_outlives_its_killed_worker(trial: Trial) -> None:
     Likely causes: the process group of a killed task is not killed; only the direct child is known.
     Origin: apache/airflow#1157; apache/airflow#13215.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     doomed, other = trial.probes(2, f"child={gate.path}", gate.step)
     subject.submit(doomed, other)

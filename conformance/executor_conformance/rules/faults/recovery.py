@@ -35,13 +35,14 @@ def await_success(subject: Subject, probe: Probe, what: str) -> None:
 
 
 def expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str) -> None:
-    """Expect that ``parallelism`` tasks run at once again.
+    """Expect that ``parallelism`` tasks run at once again; as many as before, where that is fixed.
 
     No executor can promise that for a task handed to a worker that has just died: such a task may fail
     without having started.  Each death may cost one, so there are ``parallelism + 1`` attempts.
 
     :param when: what has happened before, for the messages.
     """
+    parallelism = max(trial.facts.slots, 1) if trial.context.fixed else parallelism
     for _ in range(parallelism + 1):
         gate = trial.gate()
         held = trial.probes(parallelism, gate.step)

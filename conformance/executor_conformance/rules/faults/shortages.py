@@ -133,7 +133,7 @@ def works_with_file_descriptors_above_1024(trial: Trial) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_ROOM_FOR_DESCRIPTORS, hard))
     while os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) < _FD_SETSIZE:
         pass  # never closed: this process ends with the rule
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     good, bad = trial.probes(3), trial.probe("raise=on purpose")
     subject.run(*good, bad)
     for probe in good:
@@ -153,7 +153,7 @@ def survives_file_descriptor_exhaustion(trial: Trial) -> None:
     cannot be watched; the error propagates out of ``sync()``.
     Origin: apache/airflow#28328; apache/airflow#56641.
     """
-    _live_through(trial, trial.started(parallelism=2), _no_descriptors())
+    _live_through(trial, trial.started(parallelism=2, slots=1), _no_descriptors())
 
 
 @must(
@@ -177,7 +177,7 @@ def survives_process_exhaustion(trial: Trial) -> None:
     Origin: apache/airflow#28328; apache/airflow#1157.
     """
     shortage = _no_processes(trial)
-    _live_through(trial, trial.started(parallelism=2), shortage)
+    _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
 
 
 @should(
@@ -195,11 +195,11 @@ def sync_survives_resource_exhaustion(trial: Trial) -> None:
     replaced while results are collected.
     Origin: apache/airflow#28328; apache/airflow#32045 (an error that stops the scheduler).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     errors = _live_through(trial, subject, _no_descriptors())
     with contextlib.suppress(NotApplicable):
         shortage = _no_processes(trial)
-        errors += _live_through(trial, trial.started(parallelism=2), shortage)
+        errors += _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
     expect(
         not errors,
         expected=f"{trial.target.adapter.name_of(subject.driver.pump_call)} not to raise during a shortage",
@@ -220,7 +220,7 @@ def survives_a_full_disk(trial: Trial) -> None:
     directory = tempfile.gettempdir()
     if not private_disk(directory, 1 << 16):
         raise NotApplicable("the suite may not mount a small file system here to fill it")
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     filler = os.path.join(directory, "filler")
 
     def fill() -> None:

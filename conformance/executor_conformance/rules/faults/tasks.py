@@ -32,7 +32,7 @@ def _run_among_good_tasks(
     :param what: describes the bad task, for the messages.
     """
     for as_callable in (False, True) if callable_too else (False,):
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         if as_callable and not (subject.can(Capability.CALLABLE) and _may_run_as_callable(trial, subject)):
             return
         good = trial.probes(5)
@@ -252,7 +252,7 @@ def a_bad_task_blocks_no_other_task(trial: Trial) -> None:
     first in line.
     Origin: apache/airflow#71380; apache/airflow#37979.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     bad: list[tuple[Probe, dict[str, Any]]] = [
         (trial.probe("raise=on purpose"), {}),
         (trial.probe("raise=" + "x" * 5000), {}),

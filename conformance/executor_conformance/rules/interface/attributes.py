@@ -21,13 +21,13 @@ def command_kinds_are_accurate(trial: Trial) -> None:
     callable; commands that cannot be run are dropped.
     Origin: apache/airflow pull requests 5788 and 6984 (the AsyncExecutor proposal: one interface for both).
     """
-    kinds = trial.build().optional("command_kinds")
+    kinds = trial.build(slots=1).optional("command_kinds")
     expect(
         isinstance(kinds, (frozenset, set)) and set(kinds) <= {"argv", "callable", "coroutine"},
         expected="command_kinds to be a frozenset out of 'argv', 'callable' and 'coroutine'",
         actual=repr(kinds),
     )
-    subject = trial.started()
+    subject = trial.started(slots=1)
     for kind in ("argv", "callable", "coroutine"):
         probe = trial.probe()
         command = _command_of_kind(kind, probe)
@@ -66,5 +66,5 @@ def is_async_is_a_bool(trial: Trial) -> None:
     Likely causes: ``is_async`` is a method; ``is_async`` holds a string from a configuration file.
     Origin: apache/airflow pull request 6984 (AsyncExecutor: properties that distinguish executors).
     """
-    value = trial.build().optional("is_async")
+    value = trial.build(slots=1).optional("is_async")
     expect(isinstance(value, bool), expected="is_async to be True or False", actual=repr(value))

@@ -20,7 +20,7 @@ def bookkeeping_has_the_expected_types(trial: Trial) -> None:
     Likely causes: a method instead of a property; a float; None while no task is running.
     Origin: Airflow's BaseExecutor.slots_available, .running, .queued_tasks.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     present = [name for name in _ATTRIBUTES if subject.has(name)]
     if not present:
         raise NotApplicable(f"the executor has none of {', '.join(_ATTRIBUTES)}")

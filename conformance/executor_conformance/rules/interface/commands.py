@@ -44,7 +44,7 @@ def queue_and_executor_config_are_accepted(trial: Trial) -> None:
     Likely causes: the parameters are missing or have other names; a task with an unknown queue vanishes.
     Origin: Airflow calls execute_async(key=, command=, queue=, executor_config=).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     plain, configured = trial.probe(), trial.probe()
     subject.submit(plain, queue=None, executor_config=None)
     subject.submit(configured, queue=None, executor_config={"any": "thing"})
@@ -61,7 +61,7 @@ def list_and_tuple_argv_are_accepted(trial: Trial) -> None:
     Likely causes: the command is joined or concatenated with a list; a type check accepts only one of them.
     Origin: the contract; Airflow passes lists, other callers tuples.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     for kind in (list, tuple):
         probe = trial.probe()
         assert probe.work.argv is not None
@@ -85,7 +85,7 @@ def argv_is_passed_unchanged(trial: Trial) -> None:
     split at white space; words are reformatted or re-encoded on the way.
     Origin: the contract; an argv is executed as given.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe(*(f"note={word}" for word in _DIFFICULT_ARGUMENTS))
     subject.run(probe)
     subject.expect_outcome(probe, SUCCESS)
@@ -139,7 +139,7 @@ def arbitrary_programs_run_as_given(trial: Trial) -> None:
     Origin: the contract; running Airflow's own command in a fork (commit 4839a5b) must not break other
     commands.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     path = os.path.join(trial.scratch, "written")
     by_path = trial.program("/bin/sh", "-c", 'printf %s "$1" > "$0"', path, "by path")
     subject.run(by_path)

@@ -18,7 +18,7 @@ def event_buffer_maps_keys_to_state_and_info(trial: Trial) -> None:
     without an info.
     Origin: Airflow's BaseExecutor.get_event_buffer and the scheduler's process_executor_events.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe()
     subject.submit(probe)
     if not trial.wait_for(lambda: subject.history, pump=subject.pump, patient=True):
@@ -40,7 +40,7 @@ def a_returned_event_buffer_never_changes(trial: Trial) -> None:
     returned.
     Origin: Airflow's BaseExecutor hands out the old dict and makes a new one.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     returned: list[tuple[object, list[object]]] = []
 
     def pump_and_keep() -> None:
@@ -76,7 +76,7 @@ def only_known_states_are_reported(trial: Trial) -> None:
     Likely causes: another vocabulary (done, error, finished); upper case; an exit code or a bool as state.
     Origin: Airflow's TaskInstanceState; the transition table of this specification.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     good, bad = trial.probe(), trial.probe("raise=on purpose")
     subject.submit(good, bad)
 

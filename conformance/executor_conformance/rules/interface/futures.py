@@ -47,7 +47,7 @@ def submit_reserves_no_keyword_arguments(trial: Trial) -> None:
 def _expect_arguments_to_arrive(
     trial: Trial, arguments: tuple[object, ...], keywords: dict[str, Any]
 ) -> None:
-    executor = trial.started().driver.executor
+    executor = trial.started(slots=1).driver.executor
     future = trial.call("submit()", lambda: executor.submit(probe_module.echo, *arguments, **keywords))
     result = _result_of(trial, future)
     expect(
@@ -66,7 +66,7 @@ def map_returns_results_in_order(trial: Trial) -> None:
     the order in which they end.
     Origin: concurrent.futures.Executor.map.
     """
-    executor = trial.started(parallelism=2).driver.executor
+    executor = trial.started(parallelism=2, slots=1).driver.executor
     probes = [trial.probe("nap=0.15" if number % 3 == 0 else "nap=0") for number in range(6)]
     calls = [probe.work.function for probe in probes]
     arguments = [call.args for call in calls if isinstance(call, partial)]
@@ -87,7 +87,7 @@ def exception_type_and_args_are_preserved(trial: Trial) -> None:
     Likely causes: exceptions are sent as text; exceptions are wrapped in one of the executor's own.
     Origin: concurrent.futures.Future.exception.
     """
-    executor = trial.started().driver.executor
+    executor = trial.started(slots=1).driver.executor
     calls: tuple[tuple[Callable[..., object], tuple[object, ...], type[Exception]], ...] = (
         (math.sqrt, (-1,), ValueError),
         (operator.getitem, ({}, "missing"), KeyError),

@@ -29,7 +29,7 @@ def a_malformed_command_never_succeeds(trial: Trial) -> None:
     hand-over to a worker recurs in every later ``sync()``; an empty command counts as done.
     Origin: apache/airflow#64476; apache/airflow#47873; apache/airflow#71380.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     for number, (what, command) in enumerate(_MALFORMED.items()):
         key = TaskKey("dag", f"malformed-{number}", "run", 1, -1)
         bad = trial.probe(key=key)
@@ -64,7 +64,7 @@ def a_rejected_task_leaks_nothing(trial: Trial) -> None:
     Origin: the contract; apache/airflow#13542 (a key that is recorded and never runs occupies its slot
     forever).
     """
-    subject = trial.started()
+    subject = trial.started(slots=2)
     gate = trial.gate()
     held = trial.probe(gate.step)
     subject.submit(held)
@@ -125,7 +125,7 @@ def submit_does_not_modify_the_command(trial: Trial) -> None:
     Likely causes: words are popped off the list that was passed; words are inserted into the list.
     Origin: the contract.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe()
     assert probe.work.argv is not None
     given = list(probe.work.argv)

@@ -6,7 +6,7 @@ from executor_conformance.adapters.api import DEFAULT
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
-from executor_conformance.verdicts import expect
+from executor_conformance.verdicts import NotApplicable, expect
 
 
 @must(gateway=True)
@@ -19,10 +19,12 @@ def constructor_accepts_parallelism(trial: Trial) -> None:
     --executor-option, or build the executor in a conftest hook); the constructor waits for something.
     Origin: the executor surface of Airflow (BaseExecutor.__init__ takes parallelism).
     """
-    trial.build(parallelism=2)
+    trial.build(slots=1)
+    if trial.context.fixed:  # that it was built is judged, too
+        raise NotApplicable(trial.context.fixed)
 
 
-@must()
+@must(needs=(Capability.CHOSEN_PARALLELISM,))
 def parallelism_has_a_default(trial: Trial) -> None:
     """The constructor can be called without parallelism.
 
@@ -42,7 +44,7 @@ def every_required_method_exists(trial: Trial) -> None:
     Likely causes: a method is missing or misspelt; an attribute hides the method of the same name.
     Origin: the executor surface of Airflow; apache/airflow#41992.
     """
-    executor = trial.build().driver.executor
+    executor = trial.build(slots=1).driver.executor
     missing = [
         name for name in trial.target.adapter.required_methods if not callable(getattr(executor, name, None))
     ]
@@ -53,7 +55,7 @@ def every_required_method_exists(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.PARALLELISM_ATTRIBUTE,))
+@must(needs=(Capability.CHOSEN_PARALLELISM, Capability.PARALLELISM_ATTRIBUTE))
 def parallelism_attribute_is_accurate(trial: Trial) -> None:
     """``parallelism`` is the number that was passed to the constructor.
 

@@ -20,8 +20,8 @@ def submit_before_start_is_rejected(trial: Trial) -> None:
     has been started.
     Origin: the contract; Airflow 2.11's LocalExecutor loses such a task.
     """
-    for priority in trial.build().ways_to_submit:
-        subject = trial.build()
+    for priority in trial.build(slots=1).ways_to_submit:
+        subject = trial.build(slots=1)
         early = trial.probe()
         rejection = subject.rejection(lambda: subject.submit(early, priority=priority))  # noqa: B023
         if rejection is not None:
@@ -45,7 +45,7 @@ def submit_after_end_is_rejected(trial: Trial) -> None:
     reads.
     Origin: the contract; Airflow 2.11's LocalExecutor accepts and loses such a task.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     subject.end()
     for priority in subject.ways_to_submit:
@@ -67,7 +67,7 @@ def submit_after_terminate_is_rejected_or_reported(trial: Trial) -> None:
     Likely causes: only ``end()`` marks the executor as ended; the task goes to a queue that no worker reads.
     Origin: the contract: every accepted task has exactly one terminal event.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     subject.terminate()
     late = trial.probe()

@@ -22,7 +22,7 @@ def runs_a_task(trial: Trial) -> None:
     Likely causes: no worker is started; ``start()`` blocks; ``sync()`` never collects the result.
     Origin: the executor contract; apache/airflow#19769 (tasks stuck in queued).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe()
     subject.run(probe)
     subject.expect_outcome(probe, SUCCESS)
@@ -37,6 +37,7 @@ def runs_a_task(trial: Trial) -> None:
 
 @must(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.VISIBLE_WORKERS,
         Capability.INERT_CONSTRUCTOR,
     )
@@ -50,9 +51,9 @@ def constructor_acquires_no_resources(trial: Trial) -> None:
     when it is created.
     Origin: apache/airflow#36335; executors are constructed by Airflow's CLI and webserver too.
     """
-    trial.build()  # so that what is imported or cached on first use is not counted
+    trial.build(slots=1)  # so that what is imported or cached on first use is not counted
     before = _resources(trial)
-    kept = trial.build()
+    kept = trial.build(slots=1)
     trial.quiet()
     for kind, new in _difference(before, _resources(trial)).items():
         expect(

@@ -45,7 +45,7 @@ def two_executors_coexist_in_one_process(trial: Trial) -> None:
     Origin: Airflow 2.10's multiple executors per scheduler; apache/airflow#62192.
     """
     end = trial.target.adapter.name_of(Call.END)
-    one, other = trial.started(), trial.started()
+    one, other = trial.started(slots=2), trial.started(slots=2)
     gate = trial.gate()
     held = trial.probe(gate.step)
     other.submit(held)
@@ -91,7 +91,7 @@ def two_executors_coexist_in_one_process(trial: Trial) -> None:
     other.run(after)
     other.expect_outcome(after, SUCCESS, f"a task submitted after {end} of another executor")
     other.end()
-    third = trial.started()
+    third = trial.started(slots=2)
     last = trial.probe()
     third.run(last)
     third.expect_outcome(last, SUCCESS, "a task of a third executor, started after two others had ended")
@@ -117,7 +117,7 @@ def host_file_descriptors_stay_open(trial: Trial) -> None:
     high = [fcntl.fcntl(plain, fcntl.F_DUPFD_CLOEXEC, number) for number in numbers]
     kept = [plain, left.fileno(), right.fileno(), 0, 1, 2, *high]
     before = {descriptor: _identity(descriptor) for descriptor in kept}
-    subject = trial.started()
+    subject = trial.started(slots=1)
     _work_and_end(subject)
     for descriptor in kept:
         expect(
@@ -140,7 +140,7 @@ def works_outside_the_main_thread(trial: Trial) -> None:
 
     def use_executor() -> None:
         try:
-            subject = trial.started()
+            subject = trial.started(slots=1)
             good, bad = trial.probe(), trial.probe("raise=on purpose")
             subject.run(good, bad)
             subject.expect_outcome(good, SUCCESS, "a task of an executor used outside the main thread")
@@ -251,7 +251,7 @@ def host_state_is_unchanged_after_end(trial: Trial) -> None:
         signal.signal(number, lambda *_: None)  # not the default, so that a reset to the default is a change
     frozen = gc.get_freeze_count()
     before = _settings(frozen)
-    subject = trial.started()
+    subject = trial.started(slots=1)
     _work_and_end(subject)
     after = _settings(frozen)
     changed = [name for name in before if before[name] != after[name]]

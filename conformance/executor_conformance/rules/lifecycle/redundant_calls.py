@@ -76,7 +76,7 @@ def second_start_is_harmless(trial: Trial) -> None:
     idle = _population(trial)
     subject.end()
     trial.require(
-        lambda: not trial.host.processes(),
+        lambda: not (trial.can(Capability.OWN_WORKERS) and trial.host.processes()),
         expected="every worker, including those of the first start(), to exit after end()",
         actual=lambda: (
             f"still there: {'; '.join(map(str, trial.host.processes()[:4]))} "
@@ -100,7 +100,7 @@ def end_before_start_is_harmless(trial: Trial) -> None:
     that does not exist yet.
     Origin: apache/airflow#41992; Airflow's LocalExecutor raises AttributeError here.
     """
-    trial.build().end()
+    trial.build(slots=1).end()
 
 
 @must(needs=(Capability.REPEATED_END,), after=("states.an-event-is-returned-once",))
@@ -112,7 +112,7 @@ def end_twice_is_harmless(trial: Trial) -> None:
     workers that have exited.
     Origin: apache/airflow#23944; Airflow's LocalExecutor raises ValueError or BrokenPipeError here.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     subject.end()
     subject.drain_all()
@@ -134,7 +134,7 @@ def terminate_before_start_is_harmless(trial: Trial) -> None:
     not exist yet.
     Origin: the contract: stop now, whatever there is to stop.
     """
-    trial.build().terminate()
+    trial.build(slots=1).terminate()
 
 
 @must(needs=(Capability.TERMINATE,), after=("states.an-event-is-returned-once",))
@@ -145,7 +145,7 @@ def terminate_after_end_is_harmless(trial: Trial) -> None:
     Likely causes: ``terminate()`` signals processes that no longer exist; it reports finished tasks again.
     Origin: the contract; apache/airflow#18989.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probe = trial.probe()
     subject.run(probe)
     subject.end()
@@ -164,11 +164,11 @@ def end_after_terminate_is_harmless(trial: Trial) -> None:
     exited.
     Origin: the contract; apache/airflow#14085.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     gate = trial.gate()
     held = trial.probes(3, gate.step)
     subject.submit(*held)
-    subject.await_started(*held[:2])
+    subject.await_started(*held[: trial.slots_up_to(2)])
     subject.terminate()
     # Another rule checks that terminate() stops running tasks; here they must not keep end() waiting.
     gate.open()
@@ -188,7 +188,7 @@ def idle_sync_is_harmless(trial: Trial) -> None:
     Likely causes: ``sync()`` waits for the next result; a ``get()`` from an empty queue raises ``Empty``.
     Origin: Airflow's scheduler loop: an exception in heartbeat() ends the scheduler.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     name_of = trial.target.adapter.name_of
     round_of_the_loop = f"{name_of(subject.driver.pump_call)} and {name_of(Call.GET_EVENT_BUFFER)}"
     for name, call in {name_of(Call.SYNC): subject.sync, round_of_the_loop: subject.pump}.items():

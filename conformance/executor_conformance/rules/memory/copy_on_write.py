@@ -94,7 +94,7 @@ class _CopiedMemory:
 
 def _memory_after_collecting(trial: Trial) -> _CopiedMemory:
     """What the processes of a new executor hold after tasks, some of which collect garbage."""
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     copied = _CopiedMemory()
     with _no_collection_in_host():
         for number in range(_COLLECTIONS):

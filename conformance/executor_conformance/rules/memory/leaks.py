@@ -79,7 +79,7 @@ def no_resource_leak_on_failure(trial: Trial) -> None:
     killed workers).
     """
     expect_no_resource_leak(
-        partial(trial.started, parallelism=2), _cause_failures, "every series of failures"
+        partial(trial.started, parallelism=2, slots=2), _cause_failures, "every series of failures"
     )
 
 
@@ -126,7 +126,7 @@ def an_ended_executor_is_garbage_collected(trial: Trial) -> None:
         raise NotApplicable("a hook builds the executor, and may keep a reference to it")
 
     def cycle() -> None:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         run_tasks(subject, _TASKS_PER_EXECUTOR)
         subject.end()
         subject.drain_all()

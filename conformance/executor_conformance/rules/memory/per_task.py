@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 
 from executor_conformance.harness.memory import footprint, held_beside
 from executor_conformance.harness.trial import Trial
@@ -46,7 +47,7 @@ def worker_memory_stops_growing(trial: Trial) -> None:
             raise NotApplicable("the memory of its processes cannot be read: not dumpable, or another user's")
         return held_beside(trial.host.pid, trial.host.relatives()) + sum(each.shared_memory for each in found)
 
-    expect_memory_stops_growing(trial.started, "the workers", worker_memory)
+    expect_memory_stops_growing(partial(trial.started, slots=1), "the workers", worker_memory)
 
 
 @must(
@@ -66,7 +67,9 @@ def host_memory_stops_growing(trial: Trial) -> None:
     are never removed; garbage collection is disabled for speed.
     Origin: apache/airflow#55768; apache/airflow#58365.
     """
-    expect_memory_stops_growing(trial.started, "the scheduler process", measure_of_host_memory())
+    expect_memory_stops_growing(
+        partial(trial.started, slots=1), "the scheduler process", measure_of_host_memory()
+    )
 
 
 @should(
@@ -90,7 +93,7 @@ def no_object_leak_per_task(trial: Trial) -> None:
         gc.collect()
         return sys.getallocatedblocks()
 
-    series = TaskSeries(trial.started(), allocated_blocks, jitter=_BLOCK_JITTER)
+    series = TaskSeries(trial.started(slots=1), allocated_blocks, jitter=_BLOCK_JITTER)
     grows = series.keeps_growing(_BLOCKS_LEAKED_PER_TASK, _BLOCK_NOISE)
     trial.measurements["blocks"] = series.samples
     expect(
@@ -123,4 +126,4 @@ def no_resource_leak_per_task(trial: Trial) -> None:
     only in ``end()``; a thread waits for each task forever.
     Origin: apache/airflow#13542; apache/airflow#56641.
     """
-    expect_no_resource_leak(trial.started)
+    expect_no_resource_leak(partial(trial.started, slots=1))

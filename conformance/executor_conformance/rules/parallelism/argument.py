@@ -9,7 +9,7 @@ from typing import Any
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
-from executor_conformance.requirements import Observation
+from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
 
@@ -30,7 +30,7 @@ def _try_to_start(trial: Trial, value: Any) -> tuple[Exception | None, Subject |
     if rejection is not None:
         started = [process for process in trial.host.processes() if not process.is_zombie]
         expect(
-            not started,
+            not (started and trial.can(Capability.OWN_WORKERS)),
             expected=f"parallelism={value!r} to be rejected before any process is started",
             actual=f"rejected with {rejection!r}, but by then {len(started)} "
             f"{'process' if len(started) == 1 else 'processes'} had been started",
@@ -72,7 +72,7 @@ def _describe_first_task(trial: Trial, subject: Subject) -> str:
     )
 
 
-@must()
+@must(needs=(Capability.CHOSEN_PARALLELISM,))
 def negative_is_rejected(trial: Trial) -> None:
     """A negative parallelism is rejected with an error before any process is started.
 
@@ -84,7 +84,7 @@ def negative_is_rejected(trial: Trial) -> None:
         _expect_rejected(trial, value)
 
 
-@must()
+@must(needs=(Capability.CHOSEN_PARALLELISM,))
 def zero_is_rejected_or_unlimited(trial: Trial) -> None:
     """Parallelism 0 is either rejected with an error or means unlimited; tasks never stall.
 
@@ -106,7 +106,7 @@ def zero_is_rejected_or_unlimited(trial: Trial) -> None:
     )
 
 
-@must()
+@must(needs=(Capability.CHOSEN_PARALLELISM,))
 def nan_is_rejected(trial: Trial) -> None:
     """NaN as parallelism is rejected with an error before any process is started.
 
@@ -118,7 +118,7 @@ def nan_is_rejected(trial: Trial) -> None:
     _expect_rejected(trial, float("nan"))
 
 
-@should()
+@should(needs=(Capability.CHOSEN_PARALLELISM,))
 def true_is_rejected(trial: Trial) -> None:
     """``True`` as parallelism is rejected with an error.
 
@@ -129,7 +129,7 @@ def true_is_rejected(trial: Trial) -> None:
     _expect_rejected(trial, True)
 
 
-@should()
+@should(needs=(Capability.CHOSEN_PARALLELISM,))
 def a_float_is_rejected(trial: Trial) -> None:
     """1.5 as parallelism is rejected with an error before any process is started.
 
@@ -140,7 +140,7 @@ def a_float_is_rejected(trial: Trial) -> None:
     _expect_rejected(trial, 1.5)
 
 
-@should()
+@should(needs=(Capability.CHOSEN_PARALLELISM,))
 def a_string_is_rejected(trial: Trial) -> None:
     """``"4"`` as parallelism is rejected with an error before any process is started.
 
@@ -152,7 +152,7 @@ def a_string_is_rejected(trial: Trial) -> None:
     _expect_rejected(trial, "4")
 
 
-@should(after=("parallelism.negative-is-rejected",))
+@should(needs=(Capability.CHOSEN_PARALLELISM,), after=("parallelism.negative-is-rejected",))
 def the_error_shows_the_rejected_value(trial: Trial) -> None:
     """The error that rejects a parallelism shows the rejected value.
 
@@ -171,7 +171,7 @@ def the_error_shows_the_rejected_value(trial: Trial) -> None:
         )
 
 
-@must(needs=(Observation.VISIBLE_WORKERS,))
+@must(needs=(Capability.CHOSEN_PARALLELISM, Observation.VISIBLE_WORKERS))
 def huge_is_rejected_or_starts_workers_lazily(trial: Trial) -> None:
     """``10**9`` as parallelism is rejected, or accepted without an attempt to start that many workers.
 
@@ -201,7 +201,7 @@ def huge_is_rejected_or_starts_workers_lazily(trial: Trial) -> None:
     )
 
 
-@must()
+@must(needs=(Capability.CHOSEN_PARALLELISM,))
 def none_is_rejected_or_the_default(trial: Trial) -> None:
     """``None`` as parallelism is rejected with an error, or it means the default and tasks run.
 

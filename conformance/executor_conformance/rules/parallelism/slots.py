@@ -103,7 +103,7 @@ def running_is_accurate(trial: Trial) -> None:
     success.
     Origin: apache/airflow#13542; apache/airflow#35675; apache/airflow#36998.
     """
-    subject = trial.started()
+    subject = trial.started(slots=2)
     subject.optional("running")
     gate = trial.gate()
     held, failing = trial.probe(gate.step), trial.probe("raise=on purpose")
@@ -151,11 +151,12 @@ def queued_tasks_lists_waiting_keys(trial: Trial) -> None:
     filled.
     Origin: Airflow's BaseExecutor.has_task; apache/airflow#35675.
     """
-    subject = trial.started()
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     subject.optional("queued_tasks")
     subject.optional("running")
     gate = trial.gate()
-    held, queued = trial.probes(2, gate.step), trial.probes(2)
+    held, queued = trial.probes(slots, gate.step), trial.probes(2)
     subject.submit(*held, *queued)
     subject.await_started(*held)
     subject.quiet()
@@ -199,7 +200,7 @@ def failed_tasks_release_their_slots(trial: Trial) -> None:
     Likely causes: the slot is released only on success; a worker whose task raised is not replaced.
     Origin: apache/airflow#13542; apache/airflow#28206; apache/airflow#36335; apache/airflow#43448.
     """
-    parallelism = 2
+    parallelism = trial.slots(2)
     subject = trial.started(parallelism)
     failing = trial.probes(2 * parallelism, "raise=on purpose")
     if subject.can(Capability.EXIT_STATUS):

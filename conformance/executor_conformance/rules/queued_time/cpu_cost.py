@@ -43,7 +43,7 @@ def submit_cost_is_independent_of_backlog(trial: Trial) -> None:
     Likely causes: a backlog that is sorted at each submission; a backlog that is copied or searched.
     Origin: the contract: the executor owns the backlog, which may have any size.
     """
-    for priority in trial.build().ways_to_submit:
+    for priority in trial.build(slots=1).ways_to_submit:
         subject = _with_full_slots(trial)
         costs = {}
         for size in _BACKLOGS:
@@ -100,7 +100,7 @@ def sync_cost_is_at_most_linear_in_backlog(trial: Trial) -> None:
     itself searches.
     Origin: the contract: the executor owns the backlog, which may have any size.
     """
-    for priority in trial.build().ways_to_submit:
+    for priority in trial.build(slots=1).ways_to_submit:
         subject = _with_full_slots(trial)
         sizes, costs = [], []
         for size in _BACKLOGS[1:]:
@@ -169,15 +169,16 @@ def idle_costs_no_cpu(trial: Trial) -> None:
     zero; a program that is started every so often to query the state.
     Origin: apache/airflow#13637 and apache/airflow#13777 (a whole CPU used without any task).
     """
-    subject = trial.started(parallelism=2)
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     subject.run(*trial.probes(2))
     shares = {"it has no tasks": trial.host.idle_cpu_share(_IDLE_SHARE)}
     gate = trial.gate()
-    running, waiting = trial.probes(2, gate.step), trial.probes(2)
+    running, waiting = trial.probes(slots, gate.step), trial.probes(2)
     subject.submit(*running, *waiting)
     subject.await_started(*running)
     subject.quiet()
-    shares["two running tasks sleep and two tasks are queued"] = trial.host.idle_cpu_share(_IDLE_SHARE)
+    shares[f"{slots} running tasks sleep and two tasks are queued"] = trial.host.idle_cpu_share(_IDLE_SHARE)
     gate.open()
     subject.await_terminal(*running, *waiting)
     shares["end() waits for a task"] = _share_of_end(trial)
@@ -194,7 +195,7 @@ def _share_of_end(trial: Trial) -> float:
     """CPU time of the host per second while ``end()`` waits for a task, less that of an idle ``end()``."""
 
     def of_end(*steps: str) -> float:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         subject.run(trial.probe())
         if steps:
             last = trial.probe(*steps)

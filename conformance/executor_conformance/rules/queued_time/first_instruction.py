@@ -86,7 +86,7 @@ def tail_queued_time_is_within_budget(trial: Trial) -> None:
 
 
 def _measure_tail(trial: Trial) -> SequentialTest:
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     tail: SequentialTest | None = None
     for _ in range(_STRETCHES):
         for probe, seconds in queued_times(subject, _TASKS_IN_A_STRETCH):
@@ -118,7 +118,7 @@ def forking_is_faster_than_a_new_interpreter(trial: Trial) -> None:
     to the fork; a fork of a large process.
     Origin: Airflow forks its tasks since commit 4839a5b, which reduced queued time from 1.5 s to 0.1 s.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     decision = SequentialTest(0.0)
     forked_s, interpreter_s = [], []
     for number in range(WARM_UP + _MOST_PAIRS):

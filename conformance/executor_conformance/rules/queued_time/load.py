@@ -98,7 +98,7 @@ def no_delay_with_large_arguments(trial: Trial) -> None:
 
 def _baseline_s(trial: Trial) -> float:
     """The median queued time on a new executor, in seconds."""
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     baseline_s = statistics.median(seconds for _, seconds in queued_times(subject, _BASELINE_SAMPLES))
     subject.end()
     trial.measurements["baseline_s"] = round(baseline_s, 6)

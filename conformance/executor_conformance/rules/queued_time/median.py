@@ -84,7 +84,11 @@ def _measure_median(
     conditions: Conditions,
 ) -> tuple[bool | None, list[float], Probe]:
     """Whether the median is above its budget (``None`` if undecided), the samples, and the last task."""
-    subject = trial.started(parallelism=2) if conditions.limited else trial.started_without_limit()
+    subject = (
+        trial.started(parallelism=2, slots=1 + conditions.while_one_runs)
+        if conditions.limited
+        else trial.started_without_limit()
+    )
     until = monotonic() + trial.budgets.arrival_s
     for _ in range(0, conditions.earlier_tasks, _BATCH):
         subject.run(*_earlier_tasks(subject))

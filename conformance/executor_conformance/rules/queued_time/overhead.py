@@ -113,7 +113,7 @@ def _test_for_polling(
     :param earlier: for each earlier round, when its tasks were submitted and what they waited; this round is
         added.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     samples: list[_Sample] = []
     known: set[int] = set()
     for number in range(WARM_UP + _TRIES * _SAMPLES):

@@ -49,7 +49,7 @@ def every_submit_path_is_as_fast(trial: Trial) -> None:
     ``queue_command()`` that are handled in a later round than those from ``execute_async()``.
     Origin: apache/airflow#28120; the contract: both calls, and all kinds, share slots and promises.
     """
-    _, *others = trial.build().ways
+    _, *others = trial.build(slots=1).ways
     if not others:
         raise NotApplicable("the executor has one method to submit tasks, and takes one kind of command")
     for path in others:
@@ -76,7 +76,7 @@ def no_delay_after_idling(trial: Trial) -> None:
     and replaced one after the other or by a timer.
     Origin: celery/celery#4062 and celery/celery#4921 (after minutes without a task the next one waits).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     subject.run(*trial.probes(2))
     waited: list[float] = []
     for _ in range(_IDLE_PERIODS):

@@ -76,7 +76,7 @@ def a_task_end_is_reported_within_a_second(trial: Trial) -> None:
     Likely causes: results that are polled for; ends that are noticed only after a heartbeat interval.
     Origin: Airflow 3's supervisor reports the end of some tasks 5 s late (its heartbeat interval).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     latencies: list[float] = []
     late: list[float] = []
     for _ in range(2):

@@ -14,7 +14,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import idle_processes
-from executor_conformance.requirements import Observation
+from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.shutdown.leftovers import (
     describe_living,
@@ -41,7 +41,7 @@ def end_returns_after_a_worker_death(trial: Trial) -> None:
     end = trial.target.adapter.name_of(Call.END)
     position = 0
     while True:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=2)
         found = idle_processes(subject)
         idle = [*found.helpers, *found.workers]
         if not idle:  # no worker outlives its task here, so a busy one is killed
@@ -113,6 +113,10 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
         expected="a scheduler process in a new interpreter to run a task",
         actual=f"it exited with status {host.poll()}",
     )
+    with open(ready, encoding="utf-8") as file:
+        if reason := file.read():
+            host.wait()
+            raise NotApplicable(reason)
     exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s, patient=True)
     if not exited:
         host.send_signal(signal.SIGABRT)  # faulthandler adds its stacks to the evidence
@@ -125,7 +129,12 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
     )
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.LOCAL_PROCESSES,
+    )
+)
 def no_process_outlives_a_killed_host(trial: Trial) -> None:
     """No worker and no task outlives a host that is killed with SIGKILL.
 
@@ -138,7 +147,7 @@ def no_process_outlives_a_killed_host(trial: Trial) -> None:
     busy = trial.probe(gate.step)
 
     def work() -> None:
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         subject.run(trial.probe())
         subject.submit(busy)
         subject.await_started(busy)

@@ -25,7 +25,12 @@ _UNCOLLECTED, _SLOW_TASK_S = 240, 0.012
 _PROMPT_S = 1.0
 
 
-@must(needs=(Observation.VISIBLE_WORKERS,))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.VISIBLE_WORKERS,
+    )
+)
 def end_leaves_no_worker(trial: Trial) -> None:
     """No worker is left after ``end()``, whether or not it has run a task.
 
@@ -36,10 +41,10 @@ def end_leaves_no_worker(trial: Trial) -> None:
     """
     end = trial.target.adapter.name_of(Call.END)
     threads_before = {thread.ident for thread in threading.enumerate()}
-    idle = trial.started(parallelism=3)
+    idle = trial.started(parallelism=3, slots=1)
     idle.end()
     expect_workers_gone(trial, f"{end} without any task")
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     subject.run(*trial.probes(4))
     subject.end()
     expect_workers_gone(trial, end)
@@ -54,7 +59,13 @@ def end_leaves_no_worker(trial: Trial) -> None:
         )
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,), after=("shutdown.end-leaves-no-worker",))
+@must(
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.LOCAL_PROCESSES,
+    ),
+    after=("shutdown.end-leaves-no-worker",),
+)
 def no_zombie_is_left(trial: Trial) -> None:
     """No zombie is left after ``end()`` or ``terminate()``: the host has reaped every child that exited.
 
@@ -81,12 +92,12 @@ def no_zombie_is_left(trial: Trial) -> None:
             pump=pump,
         )
 
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(*trial.probes(3), trial.probe("raise=on purpose"))
     subject.end()
     # Living children count as well: they become zombies a moment later.
     expect_no("child process", children, end)
-    subject = trial.started()
+    subject = trial.started(slots=1)
     killed = trial.probe(f"kill={int(signal.SIGKILL)}")
     subject.submit(killed)
     # Without its event, end() would wait for the task.
@@ -95,8 +106,8 @@ def no_zombie_is_left(trial: Trial) -> None:
         expect_no("child process", children, f"{end} with a killed task")
     if not subject.can(Capability.TERMINATE):
         return
-    subject = trial.started()
-    running = trial.probes(2, trial.gate().step)
+    subject = trial.started(slots=1)
+    running = trial.probes(trial.slots_up_to(2), trial.gate().step)
     subject.submit(*running)
     subject.await_started(*running)
     subject.terminate()
@@ -114,18 +125,18 @@ def end_finishes_running_tasks(trial: Trial) -> None:
     Origin: the contract; apache/airflow#14085; apache/airflow#18989.
     """
     end = trial.target.adapter.name_of(Call.END)
-    subject = trial.started()
-    probes = trial.probes(2, "nap=0.25")
+    subject = trial.started(slots=1)
+    probes = trial.probes(trial.slots_up_to(2), "nap=0.25")
     subject.submit(*probes)
     subject.await_started(*probes)
     subject.end()
     unfinished = [probe for probe in probes if not probe.finished]
     expect(
         not unfinished,
-        expected=f"2 running tasks to finish before {end} returns",
+        expected=f"{len(probes)} running tasks to finish before {end} returns",
         actual=f"{len(unfinished)} did not; {subject.describe(unfinished)}",
     )
-    expect_workers_gone(trial, f"{end} with 2 tasks running")
+    expect_workers_gone(trial, f"{end} with {len(probes)} tasks running")
 
 
 @must(needs=(Capability.FINISHES_QUEUED_WORK,), after=("shutdown.end-finishes-running-tasks",))
@@ -139,15 +150,16 @@ def end_finishes_queued_tasks(trial: Trial) -> None:
     drops queued tasks.
     """
     end = trial.target.adapter.name_of(Call.END)
-    subject = trial.started(parallelism=2)
-    probes = trial.probes(7, "nap=0.02")
-    subject.submit(*probes[:5])
-    subject.submit(*probes[5:], priority=1 if subject.has("queue_command") else None)
+    slots = trial.slots(2)
+    subject = trial.started(slots)
+    probes = trial.probes(3 * slots + 1, "nap=0.02")
+    subject.submit(*probes[:-2])
+    subject.submit(*probes[-2:], priority=1 if subject.has("queue_command") else None)
     subject.end()
     unfinished = [probe for probe in probes if not probe.finished]
     expect(
         not unfinished,
-        expected=f"all 7 accepted tasks to finish before {end} returns",
+        expected=f"all {len(probes)} accepted tasks to finish before {end} returns",
         actual=f"{len(unfinished)} did not; {subject.describe(unfinished)}",
     )
 
@@ -168,7 +180,7 @@ def events_during_end_are_delivered(trial: Trial) -> None:
     Origin: apache/airflow#69975 (events lost at shutdown).
     """
     end = trial.target.adapter.name_of(Call.END)
-    subject = trial.started()
+    subject = trial.started(slots=2)
     good, bad = trial.probe("nap=0.2"), trial.probe("nap=0.2", "raise=on purpose")
     subject.submit(good, bad)
     trial.require(
@@ -201,13 +213,13 @@ def end_returns_promptly_after_the_last_task(trial: Trial) -> None:
     end = trial.target.adapter.name_of(Call.END)
     late_s = idle_s = allowed_s = 0.0
     for _ in range(2):  # once may be the machine's fault
-        idle = trial.started()
+        idle = trial.started(slots=1)
         idle.run(trial.probe())
         began = monotonic_ns()
         idle.end()
         idle_s = (monotonic_ns() - began) / 1e9
-        subject = trial.started()
-        held = trial.probes(2, "nap=0.3")
+        subject = trial.started(slots=1)
+        held = trial.probes(trial.slots_up_to(2), "nap=0.3")
         subject.submit(*held)
         subject.await_started(*held)
         subject.end()
@@ -241,7 +253,7 @@ def large_results_do_not_block_end(trial: Trial) -> None:
     Likely causes: workers are joined before their results are read; the pipe is closed first.
     Origin: the documented deadlock of joining a process that has put items on a multiprocessing queue.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probes = trial.probes(3, f"return={2 << 20}")
     for probe in probes:
         subject.submit_callable(probe)

@@ -17,7 +17,10 @@ _MIN_CYCLES, _MAX_CYCLES, _CYCLES_S = 3, 8, 15.0
 
 
 @must(
-    needs=(Observation.VISIBLE_WORKERS,),
+    needs=(
+        Capability.OWN_WORKERS,
+        Observation.VISIBLE_WORKERS,
+    ),
     after=(
         "shutdown.end-leaves-no-worker",
         "shutdown.no-zombie-is-left",
@@ -40,6 +43,7 @@ def no_leak_across_start_end_cycles(trial: Trial) -> None:
 
 @should(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.VISIBLE_WORKERS,
         Capability.TERMINATE,
     ),
@@ -65,9 +69,9 @@ def no_leak_across_start_terminate_cycles(trial: Trial) -> None:
 
 
 def _start_work_and_end(trial: Trial) -> None:
-    idle = trial.started()
+    idle = trial.started(slots=1)
     idle.end()
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(*trial.probes(2), trial.probe("raise=on purpose"))
     if subject.can(Capability.ARGV):
         missing = trial.program("/nonexistent/program")
@@ -83,12 +87,12 @@ def _start_work_and_end(trial: Trial) -> None:
 
 
 def _start_work_and_terminate(trial: Trial) -> None:
-    idle = trial.started()
+    idle = trial.started(slots=1)
     idle.terminate()
-    subject = trial.started()
+    subject = trial.started(slots=1)
     subject.run(trial.probe())
     # A task in the host itself cannot be killed.  A short one has ended before anything is counted.
-    held = trial.probes(2, "nap=0.1" if trial.facts.tasks_in_host else trial.gate().step)
+    held = trial.probes(trial.slots_up_to(2), "nap=0.1" if trial.facts.tasks_in_host else trial.gate().step)
     subject.submit(*held, trial.probe())
     subject.await_started(*held)
     subject.terminate()

@@ -6,6 +6,7 @@ from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.requirements import Capability
 
 #: Processes count as gone after this many scans in a row that found none.
 _CLEAN_SCANS = 4
@@ -29,10 +30,12 @@ def describe_processes(processes: list[Process]) -> str:
 
 
 def expect_workers_gone(trial: Trial, after: str) -> None:
-    """Every process of the executor must exit soon.
+    """Every process of the executor must exit soon, unless workers are not its own to stop.
 
     :param after: the call that has stopped the executor, for the message.
     """
+    if not trial.can(Capability.OWN_WORKERS):
+        return
     known: set[int] = set()
     clean_scans = 0
 

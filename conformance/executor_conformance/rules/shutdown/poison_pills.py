@@ -17,7 +17,7 @@ def the_poison_pill_is_never_an_event(trial: Trial) -> None:
     Likely causes: workers acknowledge the pill with a result; the pill goes through the code for tasks.
     Origin: Airflow's poison pill is (None, None), a key and a command like any other.
     """
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     probes = trial.probes(2)
     subject.run(*probes)
     subject.end()
@@ -54,7 +54,7 @@ def a_pill_lookalike_is_an_ordinary_task(trial: Trial) -> None:
     None.
     Origin: Airflow's poison pill is (None, None).
     """
-    parallelism = 2
+    parallelism = trial.slots(2)
     command = list(trial.probe().work.argv or ())
     no_command: object = None
     for what, key, lookalike in (

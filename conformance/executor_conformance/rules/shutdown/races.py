@@ -31,7 +31,7 @@ def end_has_no_shutdown_race(trial: Trial) -> None:
     with SlowCaller(pause_s, _MAX_PAUSES) as caller:
         # In one of these orders, the worker that ``end()`` checks first is not the one idle for longest.
         for naps in ((1, 2, 3, 4), (4, 3, 2, 1)):
-            subject = trial.started(parallelism=4)
+            subject = trial.started(parallelism=4, slots=1)
             subject.run(*(trial.probe(f"nap={nap / 10}") for nap in naps))
             with caller.slow():
                 subject.end()

@@ -38,14 +38,14 @@ def terminate_kills_running_tasks(trial: Trial) -> None:
     """
     _, running, _ = _terminated_at_work(trial)
     _expect_killed(trial, lambda: _pids(running), "running tasks")
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     if not subject.can(Capability.ARGV):
         return
     pid_file = os.path.join(trial.scratch, "pid-of-a-program")
     script = 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 600'
     subject.submit(trial.program("/bin/sh", "-c", script, pid_file))
     held = []
-    if subject.runs_callables_outside_host():
+    if trial.slots_up_to(2) > 1 and subject.runs_callables_outside_host():
         held = trial.probes(1, trial.gate().step)
         subject.submit_callable(held[0])
     subject.await_started(*held)
@@ -76,7 +76,7 @@ def terminate_kills_tasks_that_ignore_sigterm(trial: Trial) -> None:
     Likely causes: SIGTERM is sent, and SIGKILL never follows; ``terminate()`` waits for the task to obey.
     Origin: apache/airflow#18989; apache/airflow#14085.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     running = trial.probes(2, "ignore=15", "ignore=2", "ignore=1", "note=ready", gate.step)
     subject.submit(*running)
@@ -135,6 +135,7 @@ def terminate_reports_queued_tasks_as_failed(trial: Trial) -> None:
 
 @must(
     needs=(
+        Capability.OWN_WORKERS,
         Observation.LOCAL_PROCESSES,
         Capability.TERMINATE,
     ),
@@ -150,14 +151,14 @@ def terminate_leaves_no_worker(trial: Trial) -> None:
     """
     _terminated_at_work(trial)
     expect_workers_gone(trial, "terminate() with 2 tasks running and 2 queued")
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     subject.run(*trial.probes(3))  # workers that start on demand have started after this
     held = trial.probe(trial.gate().step)
     subject.submit(held)
     subject.await_started(held)
     subject.terminate()
     expect_workers_gone(trial, "terminate() with 1 task running and 2 slots free")
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     subject.run(*trial.probes(3))
     subject.terminate()
     expect_workers_gone(trial, "terminate() with no task in flight")
@@ -180,7 +181,7 @@ def terminate_keeps_buffered_events(trial: Trial) -> None:
     as failed.
     Origin: apache/airflow#69975 (events lost at shutdown).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     good, bad = trial.probe(), trial.probe("raise=on purpose")
     subject.submit(good, bad)
     subject.await_finished(good, bad)
@@ -238,7 +239,7 @@ def terminate_kills_children_of_tasks(trial: Trial) -> None:
     Likely causes: only the task's own pid is signalled; the task is in the executor's own process group.
     Origin: apache/airflow#1157; apache/airflow#13215.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     gate = trial.gate()
     probe = trial.probe(f"child={gate.path}", gate.step)
     subject.submit(probe)
@@ -295,13 +296,14 @@ def terminate_does_not_wait_for_daemons(trial: Trial) -> None:
 
 
 def _terminated_at_work(trial: Trial) -> tuple[Subject, list[Probe], list[Probe]]:
-    """An executor that was terminated with two tasks running that never end by themselves, and two queued.
+    """An executor that was terminated while tasks that never end had all slots, and two were queued.
 
     :returns: the executor, the running tasks and the queued tasks.
     """
-    subject = trial.started(parallelism=2)
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     gate = trial.gate()
-    running, queued = trial.probes(2, gate.step), trial.probes(2)
+    running, queued = trial.probes(slots, gate.step), trial.probes(2)
     subject.submit(*running, *queued)
     subject.await_started(*running)
     subject.pump()
@@ -314,7 +316,7 @@ def _terminated_after_a_task(trial: Trial, patience: int) -> tuple[Subject, Prob
 
     :param patience: a multiple of the time that the executor usually takes to report a task.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     latency_s = 0.0
     for probe in trial.probes(3):
         subject.run(probe)

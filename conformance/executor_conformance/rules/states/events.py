@@ -23,7 +23,7 @@ def exactly_one_terminal_event(trial: Trial) -> None:
     a worker and its result are reported.
     Origin: apache/airflow#69975; apache/airflow#55004; apache/airflow#71580.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probes = [trial.probe(*steps) for steps in ((), ("raise=on purpose",), (), ("nap=0.01",))]
     subject.submit(*probes)
     subject.await_terminal(*probes)
@@ -46,7 +46,7 @@ def only_legal_transitions(trial: Trial) -> None:
     the result is collected; a state is reported again at every ``sync()``.
     Origin: apache/airflow#21316; apache/airflow#66374; the transition table of this specification.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     gate = trial.gate()
     probes = [*trial.probes(4, gate.step), trial.probe("raise=on purpose")]
     subject.submit(*probes)
@@ -76,9 +76,10 @@ def no_terminal_event_before_the_task_ends(trial: Trial) -> None:
     taken for the end of the task.
     Origin: apache/airflow#72716; apache/airflow#23846.
     """
-    subject = trial.started()
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     gate = trial.gate()
-    probes = trial.probes(2, gate.step)
+    probes = trial.probes(slots, gate.step)
     subject.submit(*probes)
     subject.await_started(*probes)
     subject.quiet()
@@ -110,7 +111,7 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
     to tasks by order; keys are shortened or lowercased to fit the labels of another system.
     Origin: apache/airflow#71580; Airflow's TaskInstanceKey has grown from three fields to five.
     """
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     base = TaskKey("dag", "task", "run", 1, -1)
     keys = [
         base,
@@ -150,7 +151,7 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
 
 def _expect_pairs_are_distinguished(trial: Trial, pairs: list[tuple[TaskKey, TaskKey]]) -> None:
     """Let each pair start and end in both orders: if two keys are taken for one, some event is wrong."""
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     runs = itertools.count()
     for pair, last_ends_first in itertools.product([*pairs, *(pair[::-1] for pair in pairs)], (False, True)):
         run_id = f"run-{next(runs)}"
@@ -179,7 +180,7 @@ def an_event_is_returned_once(trial: Trial) -> None:
     Likely causes: the buffer is returned but not cleared; a copy is cleared instead.
     Origin: Airflow's BaseExecutor.get_event_buffer; apache/airflow#55004.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probes = trial.probes(2)
     subject.submit(*probes)
     subject.await_terminal(*probes)
@@ -212,7 +213,7 @@ def dag_filter_drains_only_matching_events(trial: Trial) -> None:
     compared with the whole key.
     Origin: Airflow's BaseExecutor.get_event_buffer(dag_ids).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     wanted = [trial.probe(key=TaskKey("wanted", f"task-{n}", "run")) for n in range(2)]
     others = [trial.probe(key=TaskKey("other", f"task-{n}", "run")) for n in range(2)]
     similar = trial.probe(key=TaskKey("wanted-too", "task", "run"))

@@ -84,7 +84,7 @@ def a_retry_runs_under_its_own_key(trial: Trial) -> None:
     Likely causes: keys are remembered forever; the try number is left out when keys are compared.
     Origin: apache/airflow#71580; apache/airflow#72716; apache/airflow#66374.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     key = TaskKey("dag", "retried", "run", 1, -1)
     first, second = trial.probe("raise=on purpose", key=key), trial.probe(key=key._replace(try_number=2))
     subject.run(first)
@@ -111,7 +111,7 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     Likely causes: keys are remembered forever; a key that is submitted again is silently dropped.
     Origin: apache/airflow#21316; apache/airflow#23846.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     first = trial.probe("raise=on purpose")
     subject.run(first)
     subject.expect_outcome(first, FAILED, "the first run")
@@ -189,7 +189,7 @@ def identical_commands_all_run(trial: Trial) -> None:
     assumes that functions are pure, as ``Client.submit()`` of Dask does.
     Origin: dask/distributed#2022; dask/distributed#2015; PrefectHQ/prefect-dask#31 (equal calls run once).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     one = trial.probe(gate.step)
     argv = one.work.argv
@@ -226,7 +226,7 @@ def a_result_belongs_to_its_task(trial: Trial) -> None:
     variable.
     Origin: concurrent.futures: Future.result() is the value that this call returned.
     """
-    subject = trial.started(parallelism=3)
+    subject = trial.started(parallelism=3, slots=1)
     probes = [trial.probe("nap=0.01" if number % 3 == 0 else "nap=0") for number in range(12)]
     subject.submit(*probes)
     subject.await_terminal(*probes)

@@ -32,9 +32,10 @@ def submit_does_not_block(trial: Trial) -> None:
     Origin: apache/airflow#70526 (the scheduler is blocked while it hands over a task); bounded-pool-executor
     0.0.3, where submitting waits for a slot.
     """
-    subject = trial.started()
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     gate = trial.gate()
-    held = trial.probes(2, gate.step)
+    held = trial.probes(slots, gate.step)
     queued = trial.probes(4)
     subject.submit(*held)
     subject.await_started(*held)
@@ -42,7 +43,7 @@ def submit_does_not_block(trial: Trial) -> None:
     expect(
         shortest < trial.budgets.block_s,
         expected=f"{trial.target.adapter.name_of(Call.EXECUTE_ASYNC)} to return within "
-        f"{trial.budgets.block_s:.1f} s while 2 of 2 slots are taken",
+        f"{trial.budgets.block_s:.1f} s while {slots} of {slots} slots are taken",
         actual=f"{shortest:.2f} s in the fastest of {len(queued)} calls",
     )
     gate.open()
@@ -59,9 +60,10 @@ def sync_does_not_block(trial: Trial) -> None:
     run in the caller.
     Origin: apache/airflow#71380; apache/airflow#37979; Airflow's SequentialExecutor blocks in heartbeat().
     """
-    subject = trial.started()
+    slots = trial.slots(2)
+    subject = trial.started(slots)
     gate = trial.gate()
-    held = trial.probes(2, gate.step)
+    held = trial.probes(slots, gate.step)
     queued = trial.probes(3)
     subject.submit(*held, *queued)
     subject.await_started(*held)
@@ -75,12 +77,12 @@ def sync_does_not_block(trial: Trial) -> None:
         expect(
             shortest < trial.budgets.block_s,
             expected=f"{trial.target.adapter.name_of(kind)} to return within {trial.budgets.block_s:.1f} s "
-            "while 2 tasks are running",
+            f"while {len(held)} tasks are running",
             actual=f"{shortest:.2f} s in the fastest of 4 calls",
         )
     expect(
         not any(subject.outcome(probe) for probe in held),
-        expected="both tasks to be still running",
+        expected="these tasks to be still running",
         actual=subject.describe(held),
     )
     gate.open()
@@ -107,7 +109,7 @@ def a_burst_is_reported_completely(trial: Trial) -> None:
     Origin: apache/airflow#69975; apache/airflow#19769; apache/airflow#28120.
     """
     # About four seconds of work for a slow executor, and never fewer than 200 tasks.
-    subject = trial.started(parallelism=4)
+    subject = trial.started(parallelism=4, slots=1)
     task_s = max(trial.facts.first_task_s, 0.002)
     probes = _burst(subject, count=200 if task_s > 0.05 else 300, by_shell=task_s > 0.012)
     subject.submit(*probes)

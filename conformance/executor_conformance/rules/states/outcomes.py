@@ -21,7 +21,7 @@ def an_exception_is_a_failure(trial: Trial) -> None:
     Likely causes: only the hand-over to a worker is checked, not the outcome; the exception kills the worker.
     Origin: apache/airflow#47873; apache/airflow#64476 (a task's exception ends the scheduler).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     bad = trial.probe("raise=on purpose")
     subject.run(bad)
     subject.expect_outcome(bad, FAILED, "a task that raised RuntimeError")
@@ -45,7 +45,7 @@ def exit_status_decides_the_outcome(trial: Trial) -> None:
     # Success is a task that returns, not `exit=0`: the next rule is about SystemExit.
     codes = (1, 2, 3, 255)
     _expect_outcomes(trial, {"": SUCCESS, **{f"exit={code}": FAILED for code in codes}})
-    subject = trial.started()
+    subject = trial.started(slots=1)
     if subject.can(Capability.ARGV):
         programs = {code: trial.program("/bin/sh", "-c", f"exit {code}") for code in (0, *codes)}
         subject.run(*programs.values())
@@ -69,7 +69,7 @@ def system_exit_maps_to_its_exit_status(trial: Trial) -> None:
     _expect_outcomes(
         trial, {"exit=none": SUCCESS, "exit=None": SUCCESS, "exit=0": SUCCESS, "exit=text": FAILED}
     )
-    subject = trial.started()
+    subject = trial.started(slots=1)
     if subject.can(Capability.CALLABLE):
         call = trial.probe("exit=3")
         subject.submit_callable(call)
@@ -97,7 +97,7 @@ def a_nonzero_os_exit_is_a_failure(trial: Trial) -> None:
 
 def _expect_outcomes(trial: Trial, outcomes: dict[str, str]) -> None:
     """Run a task for each step that ends one."""
-    subject = trial.started()
+    subject = trial.started(slots=1)
     probes = {step: trial.probe(*([step] if step else [])) for step in outcomes}
     subject.submit(*probes.values())
     subject.await_terminal(*probes.values())
@@ -125,13 +125,13 @@ def death_by_signal_is_a_failure(trial: Trial) -> None:
     Origin: apache/airflow#1157; apache/airflow#13215 (killed tasks never reported).
     """
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
-        subject = trial.started()
+        subject = trial.started(slots=1)
         probe = trial.probe(f"kill={int(number)}")
         subject.run(probe)
         subject.expect_outcome(probe, FAILED, f"a task killed by {number.name}")
     if subject.can(Capability.ARGV):
         program = trial.program("/bin/sh", "-c", "kill -9 $$")
-        subject = trial.started()
+        subject = trial.started(slots=1)
         subject.run(program)
         subject.expect_outcome(program, FAILED, "a program killed by SIGKILL")
 
@@ -146,7 +146,7 @@ def a_command_that_cannot_run_never_succeeds(trial: Trial) -> None:
     second host.
     Origin: apache/airflow#16829; apache/airflow#71380.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     plain = os.path.join(trial.scratch, "not-executable")
     with open(plain, "w") as file:
         file.write("#!/bin/sh\nexit 0\n")
