@@ -206,7 +206,8 @@ class AsyncExecutor(TaskRunner):
         :param queue: the name of a queue in ``limits``.  Any other name means no limit.
         :param executor_config: ignored.
         :raises RuntimeError: the executor is not running, or its loop is closed.
-        :raises ValueError: the key is in flight, or no system could execute the argv.
+        :raises ValueError: the key is in flight or has an event in the buffer, or no system could execute the
+            argv.
         :raises TypeError: the command is of no supported kind.
         """
         self.queue_command(key, command, queue=queue)
@@ -224,6 +225,8 @@ class AsyncExecutor(TaskRunner):
         self._collect_current()
         if key in self._in_flight:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
+        if key in self._events:
+            raise ValueError(f"{key!r} has an event in the buffer, which has to be taken first")
         try_ = Try(key, parse_with_coroutines(command), queue if queue in self._gates else None)
         entry = (-priority, next(self._submissions), try_)
         try:

@@ -166,7 +166,8 @@ class LocalExecutor:
         :param queue: ignored; there is one queue.
         :param executor_config: ignored.
         :raises RuntimeError: the executor is not running.
-        :raises ValueError: the key is in flight, or no system could execute the argv.
+        :raises ValueError: the key is in flight or has an event in the buffer, or no system could execute the
+            argv.
         :raises TypeError: the command is of no supported kind.
         """
         self.queue_command(key, command, queue=queue)
@@ -183,6 +184,8 @@ class LocalExecutor:
         self._recover()
         if key in self._tries:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
+        if key in self._events:
+            raise ValueError(f"{key!r} has an event in the buffer, which has to be taken first")
         parsed = parse(command)
         entry = (-priority, next(self._submissions))
         try_ = _Try(key, parsed, entry, self._launcher.prepare(parsed))

@@ -87,8 +87,19 @@ def drop_host_state(keep: Collection[int] = ()) -> None:
         _signal.signal(number, SIG_IGN)
     _open_standard_streams()
     close_private_descriptors(keep)
+    _renew_multiprocessing()
     atexit._clear()  # the exit functions of the host
     gc.freeze()  # a collection would write to every page that is shared with the host
+
+
+def _renew_multiprocessing() -> None:
+    """Let a task use multiprocessing as in a new interpreter, if the host has used it."""
+    process = modules.get("multiprocessing.process")
+    if process is not None:  # the host may be a daemonic process, which may not have children
+        process.current_process()._config["daemon"] = False
+    tracker = modules.get("multiprocessing.resource_tracker")
+    if tracker is not None:  # its descriptor has been closed
+        tracker._resource_tracker._fd = tracker._resource_tracker._pid = None
 
 
 def _execute(words: tuple[str, ...], note: Note) -> NoReturn:

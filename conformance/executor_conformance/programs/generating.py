@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 
 from executor_conformance.harness.trial import NO_LIMIT, Trial
@@ -49,7 +50,10 @@ def prepare() -> None:
     This takes half a second: with one of the first draws, Hypothesis looks for constants in the source of the
     user's modules.  The hosts of all rules are forked from one process; done there, it is done for all.
     """
-    _generate(lambda program: False, _PREPARING, kills=False, seed=0, limited=True)
+    with warnings.catch_warnings():
+        # About plugins of Hypothesis; the user may have made warnings errors.
+        warnings.simplefilter("ignore")
+        _generate(lambda program: False, _PREPARING, kills=False, seed=0, limited=True)
 
 
 def _generate(

@@ -88,7 +88,8 @@ def works_with_closed_standard_streams(trial: Trial) -> None:
 
 @should()
 def works_where_sigchld_is_ignored(trial: Trial) -> None:
-    """Each task gets the right outcome in a host that ignores SIGCHLD.
+    """In a host that ignores SIGCHLD, no failed task is reported as a success, each task has a terminal
+    event, and no call raises.
 
     Why: the setting is inherited: it comes with a shell's ``trap '' CHLD`` or an older init system.
     Likely causes: the kernel discards the exit status of a child, so ``waitpid()`` fails with
@@ -97,7 +98,15 @@ def works_where_sigchld_is_ignored(trial: Trial) -> None:
     containers/bubblewrap#705 (it waits forever).
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    _expect_to_work(trial, "of a scheduler process that ignores SIGCHLD")
+    subject = trial.started(parallelism=2)
+    good, bad = trial.probes(3), trial.probes(2, "raise=on purpose")
+    subject.submit(*good, *bad)
+    subject.await_terminal(*good, *bad)
+    for probe in bad:
+        subject.expect_outcome(
+            probe, FAILED, "a task that raised in a scheduler process that ignores SIGCHLD"
+        )
+    subject.end()
 
 
 @must()

@@ -113,7 +113,9 @@ def terminate_works_after_an_interrupted_end(trial: Trial) -> None:
             expected=f"terminate() to stop the running tasks after KeyboardInterrupt in {end}",
             actual=lambda: subject.describe(probes),
         )
-    drain_remaining_events(trial, subject, probes)
+    trial.wait_for(
+        lambda: all(map(subject.outcome, probes)), pump=subject.pump, budget_s=4 * trial.budgets.quiet_s
+    )
     for probe in probes:
         expect(
             subject.outcome(probe) == FAILED,
