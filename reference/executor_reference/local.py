@@ -69,7 +69,6 @@ class LocalExecutor:
     Call it from a single thread that lives as long as the executor: tasks die with the thread that started
     them.
 
-    :param parallelism: how many tasks may run at once; 0 means no limit.
     The default start method, ``"snapshot"``, has the shortest queued time, however large the host is, and
     needs no list of modules.  A task finds the memory of the host as it was at ``start()``, with the imported
     modules and ``__main__``.  So start the executor after the imports, and before the first thread.  Only the
@@ -80,6 +79,7 @@ class LocalExecutor:
     A signal handler of the host may raise in any call: the next call continues where that one stopped.  A
     submission is then either accepted, so the key is in flight, or leaves nothing behind.
 
+    :param parallelism: how many tasks may run at once; 0 means no limit.
     :param start_method: ``"snapshot"`` keeps processes ready, so that no task waits for one.  It forks them
         from a copy of the host that ``start()`` makes.  ``"forkserver"`` forks them from a small new
         interpreter, which makes more tasks per second if the host is large, and ``"spawn"`` gives each task a
