@@ -84,6 +84,7 @@ OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
         "lifecycle.two-executors-coexist-in-one-process",
         "parallelism.failed-tasks-release-their-slots",
         "parallelism.no-slot-is-idle-while-tasks-wait",
+        "parallelism.no-slot-is-lost-in-thousands-of-tasks",
         "asynchrony.blocking-commands-do-not-block-the-loop",
     ),
     FailureMode.MISREPORTED: (
