@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES, Call
+from executor_conformance.contract import SUCCESS, TERMINAL_STATES, Call
 from executor_conformance.harness import processes
 from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.linux import sleep
@@ -15,6 +15,7 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
 from executor_conformance.rules.shutdown.leftovers import drain_remaining_events
+from executor_conformance.rules.shutdown.terminate import expect_reported_as_failed
 from executor_conformance.verdicts import NotApplicable, expect
 
 
@@ -113,12 +114,4 @@ def terminate_works_after_an_interrupted_end(trial: Trial) -> None:
             expected=f"terminate() to stop the running tasks after KeyboardInterrupt in {end}",
             actual=lambda: subject.describe(probes),
         )
-    trial.wait_for(
-        lambda: all(map(subject.outcome, probes)), pump=subject.pump, budget_s=4 * trial.budgets.quiet_s
-    )
-    for probe in probes:
-        expect(
-            subject.outcome(probe) == FAILED,
-            expected=f"'failed' for {probe} after KeyboardInterrupt in {end} and terminate()",
-            actual=subject.describe([probe]),
-        )
+    expect_reported_as_failed(trial, subject, probes, "unfinished")

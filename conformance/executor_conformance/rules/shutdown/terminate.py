@@ -105,7 +105,7 @@ def terminate_reports_running_tasks_as_failed(trial: Trial) -> None:
     Origin: the contract; apache/airflow#13215.
     """
     subject, running, _ = _terminated_at_work(trial)
-    _expect_reported_as_failed(trial, subject, running, "running")
+    expect_reported_as_failed(trial, subject, running, "running")
 
 
 @must(
@@ -128,7 +128,7 @@ def terminate_reports_queued_tasks_as_failed(trial: Trial) -> None:
     Origin: the contract; apache/airflow#19769.
     """
     subject, _, queued = _terminated_at_work(trial)
-    _expect_reported_as_failed(trial, subject, queued, "queued")
+    expect_reported_as_failed(trial, subject, queued, "queued")
     started = [probe for probe in queued if probe.started]
     expect(not started, expected="queued tasks not to start at terminate()", actual=f"{len(started)} started")
 
@@ -291,7 +291,7 @@ def terminate_does_not_wait_for_daemons(trial: Trial) -> None:
         )
         subject.terminate()
         _expect_killed(trial, lambda: _pids([probe]), "a task with a process in a session of its own")  # noqa: B023
-        _expect_reported_as_failed(trial, subject, [probe], "running")
+        expect_reported_as_failed(trial, subject, [probe], "running")
         outlasting.open()
 
 
@@ -354,7 +354,12 @@ def _pids(probes: list[Probe]) -> list[int]:
     return [run.pid for probe in probes for run in probe.runs]
 
 
-def _expect_reported_as_failed(trial: Trial, subject: Subject, probes: list[Probe], state: str) -> None:
+def expect_reported_as_failed(trial: Trial, subject: Subject, probes: list[Probe], state: str) -> None:
+    """Check that each of these tasks is reported ``failed`` after ``terminate()``.
+
+    :param state: describes them, for the messages.
+    """
+
     def collect() -> None:
         # Either terminate() or the next pump collects the outcomes, and that pump may also be rejected.
         subject.drain()
