@@ -308,7 +308,9 @@ def _settings(frozen_before: int) -> dict[str, object]:
             name: resource.getrlimit(getattr(resource, name))
             for name in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_STACK")
         },
-        "multiprocessing start method": multiprocessing.get_start_method(allow_none=True),
+        # The standard library sets the default where there is none, as soon as a process is spawned.
+        "multiprocessing start method": multiprocessing.get_start_method(allow_none=True)
+        or multiprocessing.get_all_start_methods()[0],
         "nice value": os.getpriority(os.PRIO_PROCESS, 0),
         "CPU affinity": sorted(os.sched_getaffinity(0)),
         "session and process group": (os.getsid(0), os.getpgrp()),
