@@ -23,7 +23,11 @@ class FakeTrial:
     """The part of a trial that the explorer uses if no program is run."""
 
     budgets = Budgets(4.0, 0.06, 5.0, 6.0, 0.25)
-    context = SimpleNamespace(programs=200)
+    context = SimpleNamespace(programs=200, fixed="")
+
+    @staticmethod
+    def slots(usual: int) -> int:
+        return usual
 
 
 def explore(monkeypatch: pytest.MonkeyPatch, seed: int, kills: bool, breaks: Any = None) -> list[Program]:

@@ -114,7 +114,8 @@ def works_as_the_first_process_of_a_container(trial: Trial) -> None:
     """Tasks run in a host that is the first process, pid 1, of its pid namespace.
 
     Why: it is what a scheduler is in a container without an init process.
-    Likely causes: a process whose parent has pid 1 takes itself for orphaned, and exits.
+    Likely causes: a process whose parent has pid 1 takes itself for orphaned, and exits; a host with pid 1
+    reaps every child as an orphan, its tasks among them.
     Origin: sgl-project/sglang#31361; spulec/PyQS#59 (both: the parent has pid 1, so the worker exits).
     """
 
@@ -133,7 +134,7 @@ def a_clock_step_ends_no_task(trial: Trial) -> None:
 
     Why: clocks are set by NTP, by administrators, and when a virtual machine is resumed.
     Likely causes: ``time.time()`` or ``datetime.now()`` for a timeout or a heartbeat, instead of
-    ``time.monotonic()``.
+    ``time.monotonic()``; a next look at the tasks that is planned by the clock.
     Origin: benoitc/gunicorn#1709; dask/distributed#8597 (timeouts that use the system clock).
     """
     import time_machine  # only here: it makes each later import of the suite slower

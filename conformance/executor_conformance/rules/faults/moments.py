@@ -199,7 +199,8 @@ def a_suspended_task_has_one_outcome(trial: Trial) -> None:
 
     Why: a machine that swaps, or that was itself suspended, looks dead and is not. A task that is retried
     while it still runs does its work twice.
-    Likely causes: a worker that is silent for too long is declared dead, and not killed.
+    Likely causes: a worker that is silent for too long is declared dead, and not killed; only the worker is
+    killed, and its task goes on.
     Origin: Parsl/parsl#1665 (results from a manager that was declared dead);
     wso2/product-integrator-mi#3155 (the task of a suspended node runs twice).
     """

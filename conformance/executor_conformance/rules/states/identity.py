@@ -146,7 +146,8 @@ def a_key_submitted_again_loses_no_unread_event(trial: Trial) -> None:
 
     Why: a deferred task comes back under the same key; if its first event is lost, the scheduler takes the
     end of its second part for the end of its first.
-    Likely causes: the event buffer is a dict, and the second event replaces the first.
+    Likely causes: the event buffer is a dict, and the second event replaces the first; events that are kept
+    for later are stored by key.
     Origin: apache/airflow#8622; apache/airflow#72716.
     """
     subject = trial.started()
