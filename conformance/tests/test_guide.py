@@ -27,9 +27,14 @@ class Runner:
     def open(self):
         if not self._threads:
             self._open = True
-            self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(self._size)]
-            for thread in self._threads:
-                thread.start()
+            for _ in range(self._size):
+                thread = threading.Thread(target=self._serve, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system is out of threads
+                    self.close()
+                    raise
+                self._threads.append(thread)
 
     def _serve(self):
         while (order := self._work.get()) is not None:
@@ -95,8 +100,9 @@ def test_adapter_of_the_guide_works(tmp_path: Path) -> None:
     assert data["executor"]["adapter"] == "runners"
     assert data["executor"]["distribution"] is None
     failed = {rule["id"]: rule["message"] for rule in data["rules"] if rule["verdict"] == "failed"}
-    # A runner knows its tasks by name only, so it cannot detect a key that is in flight.
-    assert set(failed) <= {"states.no-concurrent-runs-of-one-key"}, done.stdout
+    # A runner knows its tasks by name only, so it cannot detect a key that is in flight or has an event.
+    by_key = {"states.no-concurrent-runs-of-one-key", "states.a-key-submitted-again-loses-no-unread-event"}
+    assert set(failed) <= by_key, done.stdout
     assert data["summary"]["must"]["passed"] > 25
 
 
