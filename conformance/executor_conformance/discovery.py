@@ -197,8 +197,8 @@ def discover(
 def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: str) -> int:
     """How many tasks an executor runs at once whose parallelism the suite cannot choose; 0: not known.
 
-    Tasks that end only when they are told to are submitted until no more of them start.  An executor that
-    runs a task within a call never returns from that call, so this is done in a process that may be lost.
+    Submits tasks that wait at a gate until no more of them start.  An executor that runs a task within a call
+    never returns from that call, so this happens in a process that can be killed.
 
     :param context: makes the context of the run, in that process.
     :param import_s: seconds that this may take.
@@ -220,12 +220,9 @@ def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: 
                     submitted.append(probe)
             settled_s = max(5 * trial.budgets.quiet_s, 3 * trial.facts.first_task_s)
 
-            def one_more_started(than: int) -> bool:
-                return sum(probe.started for probe in submitted) > than
-
             count = 0
             while count < len(submitted) and trial.wait_for(
-                lambda: one_more_started(count),  # noqa: B023
+                lambda: sum(probe.started for probe in submitted) > count,  # noqa: B023
                 pump=subject.pump,
                 budget_s=settled_s if count else None,
             ):

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from executor_reference.commands import Await, Command, parse_with_coroutines
+from executor_reference.events import split_events
 from executor_reference.limits import Limit
 from executor_reference.loops import Unreachable
 from executor_reference.runner import TERMINATED, TaskRunner, warn_of_left_behind
@@ -257,8 +258,7 @@ class AsyncExecutor(TaskRunner):
         """
         self._collect_current()
         events = self._events
-        taken = {key: event for key, event in events.items() if dag_ids is None or _dag(key) in dag_ids}
-        kept = {} if dag_ids is None else {key: events[key] for key in events.keys() - taken.keys()}
+        taken, kept = split_events(events, dag_ids)
         try:
             self._events = kept
             return taken
@@ -366,7 +366,3 @@ class AsyncExecutor(TaskRunner):
 
 def _is_positive(seconds: object) -> bool:
     return isinstance(seconds, (int, float)) and seconds > 0
-
-
-def _dag(key: Any) -> object:
-    return getattr(key, "dag_id", key[0] if isinstance(key, tuple) and key else None)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def fork_under_keeper(note: Note) -> None:
     """Fork.  Return in the child, and become the keeper in the parent.
 
-    This process must have default signals, and lead a session, so that whoever kills the session kills both.
+    This process must have default signals and be a session leader: killing its session then kills both
+    processes.
     """
     keeper = os.getpid()
     pid = os.fork()

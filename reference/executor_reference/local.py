@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from executor_reference.commands import Command, parse
+from executor_reference.events import split_events
 from executor_reference.launch import ForkLauncher, Job, Launcher, is_of_the_system
 from executor_reference.spares import FreshLauncher, InterpreterLauncher, SnapshotLauncher
 from executor_reference.states import FAILED, QUEUED, RUNNING, SUCCESS, TERMINAL, TRANSITIONS
@@ -227,8 +228,7 @@ class LocalExecutor:
         """
         self._recover()
         events = self._events
-        taken = {key: event for key, event in events.items() if dag_ids is None or _dag(key) in dag_ids}
-        kept = {} if dag_ids is None else {key: events[key] for key in events.keys() - taken.keys()}
+        taken, kept = split_events(events, dag_ids)
         try:
             self._events = kept
             return taken
@@ -320,7 +320,3 @@ class LocalExecutor:
             self._events[try_.key] = (try_.state, try_.reason)
             self._running.pop(try_.key, None)
             del self._tries[try_.key]
-
-
-def _dag(key: Any) -> object:
-    return getattr(key, "dag_id", key[0] if isinstance(key, tuple) and key else None)

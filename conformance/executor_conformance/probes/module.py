@@ -8,6 +8,8 @@ It appends the last ones while the process exits.
 import os
 import sys
 
+from executor_conformance.probes.transport import append
+
 #: In the order in which they are made.
 OBSERVATIONS = (
     "__main__",
@@ -94,29 +96,21 @@ def _observe(path: str) -> None:
             found = "ok" if check() else "no"
         except Exception as error:
             found = f"{type(error).__name__}: {error}"
-        _append(path, f"{name}: {found}\n")
-
-
-def _append(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
+        append(path, f"{name}: {found}\n")
 
 
 def _go_on(path: str) -> None:
     import time
 
     time.sleep(_GOES_ON_S)
-    _append(path, f"{OBSERVATIONS[-3]}: ok\n")
+    append(path, f"{OBSERVATIONS[-3]}: ok\n")
 
 
 def _observe_the_end(path: str) -> None:
     import atexit
     import threading
 
-    atexit.register(_append, path, f"{OBSERVATIONS[-2]}: ok\n")
+    atexit.register(append, path, f"{OBSERVATIONS[-2]}: ok\n")
     threading.Thread(target=_go_on, args=(path,), daemon=False).start()
     try:
         is_file = sys.stdout.fileno() == 1
@@ -126,7 +120,7 @@ def _observe_the_end(path: str) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), 1)
         sys.stdout.write(f"{OBSERVATIONS[-1]}: ok\n")
     else:
-        _append(path, f"{OBSERVATIONS[-1]}: ok\n")
+        append(path, f"{OBSERVATIONS[-1]}: ok\n")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ A step is ``name`` or ``name=value``:
 ``_exit=N``         ``os._exit(N)``
 ``kill=N``          send signal N to itself
 ``raise=TEXT``      raise ``RuntimeError(TEXT)``
-``raise-type=TYPE``  raise this exception, such as ``queue.Empty``
+``raise-type=TYPE`` raise an exception of this type, such as ``queue.Empty``
 ``raise-unpicklable`` raise an exception that cannot be pickled
 ``raise-unloadable`` raise an exception that can be pickled and not unpickled
-``raise-base=NAME`` raise ``KeyboardInterrupt``, ``GeneratorExit``, or another ``BaseException`` (``Fatal``)
 ``recurse``         call itself until the stack is exhausted
 ``allocate=N``      ask for N bytes with a memory limit 64 MiB above what it uses
 ``ignore=N``        ignore signal N
@@ -92,10 +91,12 @@ def _write(descriptor: int, left: int) -> None:
         left -= os.write(descriptor, b"o" * min(left, 65536))
 
 
-def _child(journal: str, probe: str, run_id: str, value: str) -> None:
+def _child(journal: str, probe: str, run_id: str, value: str, detached: bool = False) -> None:
     child = os.fork()
     if child == 0:
         try:
+            if detached:
+                os.setsid()
             record(journal, "child", probe, run_id, os.getpid())
             wait_at(value)
         finally:
@@ -103,14 +104,7 @@ def _child(journal: str, probe: str, run_id: str, value: str) -> None:
 
 
 def _detach(journal: str, probe: str, run_id: str, value: str) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            record(journal, "child", probe, run_id, os.getpid())
-            wait_at(value)
-        finally:
-            os._exit(0)
+    _child(journal, probe, run_id, value, detached=True)
 
 
 def note(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -404,10 +398,6 @@ class Fatal(BaseException):
     """Not a subclass of ``Exception``."""
 
 
-def _end_by_raise_base(value: str) -> None:
-    raise {"KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit, "Fatal": Fatal}[value]
-
-
 def _end_by_recursion(value: str) -> None:
     _end_by_recursion(value)
 
@@ -434,7 +424,6 @@ ENDINGS = {
     "raise-type": _end_by_raise_type,
     "raise-unpicklable": _end_by_raise_unpicklable,
     "raise-unloadable": _end_by_raise_unloadable,
-    "raise-base": _end_by_raise_base,
     "recurse": _end_by_recursion,
     "allocate": _end_by_allocation,
 }

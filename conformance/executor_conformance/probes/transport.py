@@ -13,11 +13,15 @@ _monotonic_ns = time.monotonic_ns
 
 
 def record(journal: str, kind: str, probe: str, run: str, *fields: object) -> None:
-    """Append one line to the journal; one ``write`` to an ``O_APPEND`` file is atomic on Linux."""
-    line = "\t".join([kind, probe, run, str(_monotonic_ns()), *map(str, fields)]) + "\n"
-    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND)
+    """Append one line to the journal."""
+    append(journal, "\t".join([kind, probe, run, str(_monotonic_ns()), *map(str, fields)]) + "\n")
+
+
+def append(path: str, text: str) -> None:
+    """Append to a file by one ``write``; an ``O_APPEND`` file makes that atomic on Linux."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from executor_conformance.contract import FAILED
 from executor_conformance.harness import processes
 from executor_conformance.harness.slow_caller import SlowCaller
 from executor_conformance.harness.subject import Subject
@@ -11,8 +10,8 @@ from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.killing import kill_new_process, need_separate_processes
-from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
-from executor_conformance.verdicts import NotApplicable, expect
+from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
+from executor_conformance.verdicts import NotApplicable
 
 #: How many tasks run when a worker is killed.  The third worker is neither the first one nor the first one
 #: that is started while another task runs.
@@ -49,12 +48,7 @@ def a_later_worker_death_is_detected(trial: Trial) -> None:
             processes.kill(workers_of(trial, held)[position])
             doomed = held[position]
             what = f"the task whose worker was killed, number {position + 1} of {_TASKS} tasks that ran"
-            await_outcome(subject, doomed, what)
-            expect(
-                subject.outcome(doomed) == FAILED,
-                expected=f"'failed' for {what}",
-                actual=repr(subject.outcome(doomed)),
-            )
+            await_failure(subject, doomed, what)
 
 
 @must(

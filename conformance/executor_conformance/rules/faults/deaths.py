@@ -12,7 +12,7 @@ from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.killing import kill_worker, need_separate_processes, start_two_tasks
-from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
+from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
 
@@ -85,12 +85,7 @@ def a_killed_worker_fails_its_task(trial: Trial) -> None:
         subject, _, doomed, other = start_two_tasks(trial)
         kill_worker(trial, doomed, other, number)
         what = f"the task whose worker was killed by {number.name}"
-        await_outcome(subject, doomed, what)
-        expect(
-            subject.outcome(doomed) == FAILED,
-            expected=f"'failed' for {what}",
-            actual=repr(subject.outcome(doomed)),
-        )
+        await_failure(subject, doomed, what)
         subject.quiet()
         terminal = [event for event in subject.events_of(doomed) if event.state in TERMINAL_STATES]
         expect(
@@ -246,12 +241,7 @@ def survives_the_death_of_all_workers(trial: Trial) -> None:
         processes.kill(worker)
     for probe in (doomed, other):
         what = "a task that was running when all workers were killed"
-        await_outcome(subject, probe, what)
-        expect(
-            subject.outcome(probe) == FAILED,
-            expected=f"'failed' for {what}",
-            actual=repr(subject.outcome(probe)),
-        )
+        await_failure(subject, probe, what)
     for probe in queued:
         await_outcome(subject, probe, "a task that was queued when all workers were killed")
     expect_capacity(trial, subject, 2, "after all workers were killed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from executor_conformance.contract import SUCCESS
+from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
@@ -21,15 +21,27 @@ def await_outcome(subject: Subject, probe: Probe, what: str) -> None:
     )
 
 
+def await_failure(subject: Subject, probe: Probe, what: str) -> None:
+    """Pump until the task has a terminal event, which must be ``failed``.
+
+    :param what: describes the task, for the message.
+    """
+    _await(subject, probe, what, FAILED)
+
+
 def await_success(subject: Subject, probe: Probe, what: str) -> None:
     """Pump until the task has a terminal event, which must be ``success``.
 
     :param what: describes the task, for the message.
     """
+    _await(subject, probe, what, SUCCESS)
+
+
+def _await(subject: Subject, probe: Probe, what: str, state: str) -> None:
     await_outcome(subject, probe, what)
     expect(
-        subject.outcome(probe) == SUCCESS,
-        expected=f"'success' for {what}",
+        subject.outcome(probe) == state,
+        expected=f"{state!r} for {what}",
         actual=f"{subject.outcome(probe)!r} with info {subject.info(probe)!r:.160}",
     )
 

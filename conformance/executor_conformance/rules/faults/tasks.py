@@ -10,6 +10,7 @@ from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.probes.steps import Fatal
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.recovery import await_outcome, await_success, expect_capacity
@@ -17,9 +18,9 @@ from executor_conformance.verdicts import NotApplicable, expect
 
 _BASE_EXCEPTIONS = {
     "exit=3": "SystemExit(3)",
-    "raise-base=KeyboardInterrupt": "KeyboardInterrupt",
-    "raise-base=GeneratorExit": "GeneratorExit",
-    "raise-base=Fatal": "a subclass of BaseException",
+    "raise-type=KeyboardInterrupt": "KeyboardInterrupt",
+    "raise-type=GeneratorExit": "GeneratorExit",
+    f"raise-type={Fatal.__module__}.{Fatal.__name__}": "a subclass of BaseException",
 }
 
 

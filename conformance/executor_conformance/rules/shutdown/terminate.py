@@ -254,13 +254,10 @@ def terminate_kills_children_of_tasks(trial: Trial) -> None:
 
 
 @must(
-    needs=(
-        Observation.LOCAL_PROCESSES,
-        Capability.TERMINATE,
-    ),
+    needs=(Observation.LOCAL_PROCESSES, Capability.TERMINATE),
     after=(
-        "shutdown.terminate-kills-running-tasks",
         "shutdown.terminate-reports-running-tasks-as-failed",
+        "shutdown.terminate-kills-running-tasks",
         "faults.a-daemon-started-by-a-task-blocks-nothing",
     ),
 )
@@ -275,7 +272,7 @@ def terminate_does_not_wait_for_daemons(trial: Trial) -> None:
     python/cpython#119710.
     """
     for step in ("detach", "daemon"):
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         outlasting, gate = trial.gate(), trial.gate()
         probe = trial.probe(f"{step}={outlasting.path}", "note=ready", gate.step)
         subject.submit(probe)
