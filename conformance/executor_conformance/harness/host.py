@@ -156,10 +156,17 @@ class Host:
                 return
             sleep(SHORTEST_NAP_S)
 
+    def exit_status(self, pid: int) -> int | None:
+        """Reap a process made by :meth:`meanwhile`.
+
+        :returns: its exit status; ``None``: the executor has reaped it.
+        """
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            return None
+
     def kill_own(self, pid: int) -> None:
         """Kill and reap a process made by :meth:`in_another_host` or :meth:`meanwhile`."""
         processes.kill(pid)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            pass  # the executor reaps whatever child it finds
+        self.exit_status(pid)

@@ -166,7 +166,7 @@ def tasks_do_not_share_random_numbers(trial: Trial) -> None:
     Origin: binarymatt/pyres#82; dask/distributed#835; aminalaee/uuid-utils#42.
     """
     ours = [random.getrandbits(64), uuid.uuid4(), *itertools.islice(_names_of_temporary_files(), 1)]
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     tasks = trial.probes(6, "random")
     subject.submit(*tasks)
     subject.await_terminal(*tasks)

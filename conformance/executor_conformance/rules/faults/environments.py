@@ -22,7 +22,7 @@ def _expect_to_work(trial: Trial, where: str) -> None:
 
     :param where: describes the host, for the messages.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     good, bad = trial.probes(3), trial.probes(2, "raise=on purpose")
     subject.submit(*good, *bad)
     subject.await_terminal(*good, *bad)
@@ -98,7 +98,7 @@ def works_where_sigchld_is_ignored(trial: Trial) -> None:
     containers/bubblewrap#705 (it waits forever).
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     good, bad = trial.probes(3), trial.probes(2, "raise=on purpose")
     subject.submit(*good, *bad)
     subject.await_terminal(*good, *bad)

@@ -180,7 +180,7 @@ def a_module_runs_as_in_an_interpreter(trial: Trial) -> None:
     python/cpython#83856 (atexit functions in forked children).
     """
     resource_tracker.ensure_running()  # as in a host that uses multiprocessing
-    subject = trial.started()
+    subject = trial.started(slots=1)
     command = [sys.executable, "-m", observing_module.__name__]
     path = _new_file(trial, "observed")
     task = trial.program(*command, path)

@@ -170,7 +170,7 @@ def host_children_keep_their_exit_status(trial: Trial) -> None:
     children = {when: _Child(trial) for when in ("before start()", "while tasks ran", "before end()")}
     early, during, late = children.values()
     early.exit()
-    subject = trial.started()
+    subject = trial.started(slots=2)
     gate = trial.gate()
     held, bad = trial.probe(gate.step), trial.probe("raise=on purpose")
     subject.submit(held, bad)
@@ -214,11 +214,8 @@ class _Child:
 
     @functools.cached_property
     def exit_status(self) -> int | None:
-        """Its exit status, or ``None`` if somebody else has taken it."""
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        except ChildProcessError:
-            return None
+        """Its exit status, or ``None`` if the executor has taken it."""
+        return self._trial.host.exit_status(self._pid)
 
 
 def _identity(descriptor: int) -> tuple[int, int, int] | None:

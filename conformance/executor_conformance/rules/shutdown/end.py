@@ -280,7 +280,7 @@ def end_returns_with_hundreds_of_uncollected_outcomes(trial: Trial) -> None:
     ``end()`` waits for that worker; ``end()`` takes a fixed number of results, then joins.
     Origin: apache/airflow#67870 and apache/airflow#67881 (64 KiB of small results are enough).
     """
-    subject = trial.started(parallelism=4)
+    subject = trial.started(parallelism=4, slots=1)
     by_shell = trial.facts.first_task_s > _SLOW_TASK_S and subject.can(Capability.ARGV)
     probes = []
     for number in range(_UNCOLLECTED):

@@ -150,7 +150,7 @@ def a_key_submitted_again_loses_no_unread_event(trial: Trial) -> None:
     for later are stored by key.
     Origin: apache/airflow#8622; apache/airflow#72716.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     first = trial.probe("raise=on purpose")
     subject.submit(first)
     subject.await_finished(first)
