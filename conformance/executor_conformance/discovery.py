@@ -147,15 +147,10 @@ def discover(
                 subject = Subject(trial, trial.target.adapter.drive(subject.driver.executor))
             facts = replace(facts, construct_s=round(construct_s, 4))
             facts = _look_at_one_task(subject, facts, there_before)
-            facts = replace(
-                facts,
-                parallelism_argument=trial.target.parallelism_argument,
-                lacks={**{lack.name: why for lack, why in trial.target.lacks.items()}, **facts.lacks},
-            )
+            lacks = {**{lack.name: why for lack, why in trial.target.lacks.items()}, **facts.lacks}
             if trial.context.fixed:
-                facts = replace(
-                    facts, lacks={**facts.lacks, Capability.CHOSEN_PARALLELISM.name: trial.context.fixed}
-                )
+                lacks[Capability.CHOSEN_PARALLELISM.name] = trial.context.fixed
+            facts = replace(facts, parallelism_argument=trial.target.parallelism_argument, lacks=lacks)
             blackboard.write_result({**known, "facts": _facts_as_dict(facts)})
         except (TargetError, AdapterError) as error:
             blackboard.write_result({"error": str(error)})
@@ -163,9 +158,7 @@ def discover(
             blackboard.write_result({"error": f"--executor={spec!r}: {error}"})
         except Judgement:
             pass  # the rules will report it better
-        if dispose is not None:
-            for executor in trial.built:
-                dispose(executor)
+        trial.dispose()
 
     ended = contain(
         body,
@@ -180,7 +173,7 @@ def discover(
     found = Discovery.from_dict(ended.result)
     if Capability.CHOSEN_PARALLELISM.name not in found.facts.lacks or not found.facts.first_task_s:
         return found
-    progress("counting how many tasks it runs at once, because it takes no parallelism")
+    progress("counting how many tasks run at once, because the parallelism is fixed")
     slots = count_slots(
         lambda: RunContext(
             import_target(spec, found.family, options, scratch),
@@ -227,13 +220,12 @@ def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: 
                 budget_s=settled_s if count else None,
             ):
                 count += 1
+            blackboard.write_result({"slots": count})  # in case that a later call hangs
             gate.open()
             trial.wait_for(lambda: all(map(subject.outcome, submitted)), pump=subject.pump)
             # Some may have started only after the count.
             blackboard.write_result({"slots": max(count, most_at_once(submitted))})
-        if trial.context.dispose is not None:
-            for executor in trial.built:
-                trial.context.dispose(executor)
+        trial.dispose()
 
     os.makedirs(scratch, exist_ok=True)
     ended = contain(body, limits=Limits(rule_s=4 * import_s), scratch=scratch)
@@ -252,22 +244,21 @@ def _describe_missing(spec: str, missing: list[str]) -> str:
     )
 
 
-def _running() -> set[int]:
+def _running() -> tuple[set[int], set[int]]:
     """The threads of this process, and its children."""
-    return {*map(int, os.listdir("/proc/self/task")), *processes.children(os.getpid())}
+    return set(map(int, os.listdir("/proc/self/task"))), set(processes.children(os.getpid()))
 
 
-def _describe_started(before: set[int]) -> str:
+def _describe_started(before: tuple[set[int], set[int]]) -> str:
     """What there is now besides what there was before; empty if there is nothing."""
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
-    new = sorted(_running() - before)
-    threads = [names.get(each, "of native code") for each in new if os.path.exists(f"/proc/self/task/{each}")]
-    children = len(new) - len(threads)
+    threads, children = (now - earlier for now, earlier in zip(_running(), before, strict=True))
     parts = []
     if threads:
-        parts.append(f"{len(threads)} thread{'s' * (len(threads) > 1)} ({', '.join(sorted(set(threads)))})")
+        named = ", ".join(sorted({names.get(each, "of native code") for each in threads}))
+        parts.append(f"{len(threads)} thread{'s' * (len(threads) > 1)} ({named})")
     if children:
-        parts.append(f"{children} process{'es' * (children > 1)}")
+        parts.append(f"{len(children)} process{'es' * (len(children) > 1)}")
     return " and ".join(parts)
 
 

@@ -227,7 +227,7 @@ class AsyncExecutor(TaskRunner):
         if key in self._in_flight:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
         if key in self._events:
-            raise ValueError(f"{key!r} has an event in the buffer, which has to be taken first")
+            raise ValueError(f"{key!r} has an event in the buffer; call get_event_buffer() first")
         try_ = Try(key, parse_with_coroutines(command), queue if queue in self._gates else None)
         entry = (-priority, next(self._submissions), try_)
         try:

@@ -6,6 +6,8 @@ its result is stored.  The caller could then not know that there is a new proces
 
 from __future__ import annotations
 
+import os
+from io import FileIO
 from itertools import starmap
 
 TYPE_CHECKING = False  # importing it from typing would import typing
@@ -20,3 +22,23 @@ def append_result(results: list[Any], function: Callable[..., Any], *arguments: 
     No bytecode runs between the call and the append, so no signal handler does.
     """
     results.extend(starmap(function, (arguments,)))
+
+
+def fork(pids: list[int], child: Callable[[], object]) -> None:
+    """Fork, append the pid of the child to a list, and run ``child``, which never returns, in the child."""
+    host = os.getpid()
+    try:
+        append_result(pids, os.fork)
+        if pids[0] == 0:
+            child()
+    finally:
+        if os.getpid() != host:  # the child still has the host's signal handlers, and one of them raised
+            os._exit(1)
+
+
+def open_pidfd(pid: int) -> FileIO:
+    """Return a pidfd that can be closed twice.
+
+    :raises OSError: there is no such process, or no descriptor is left.
+    """
+    return next(map(FileIO, map(os.pidfd_open, (pid,))))

@@ -141,12 +141,13 @@ class Programs:
             ended = None
         del self._running[program]  # before the pid is reaped and can be reused
         status = None if ended is None else reap(ended)
+        if program.note is not None and (noted := program.note.read_status()) is not None:
+            status = noted  # of the program; the other one is its keeper's
         if program.pidfd >= 0:
             if status is None:
                 status = status_of_reaped(program.pidfd)
             os.close(program.pidfd)
-        noted = program.note.read_status() if program.note else None
-        return status if noted is None else noted
+        return status
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import _signal  # type: ignore[import-not-found]
 import mmap
 import os
 
-#: The reason of a failure if nobody knows how the task has ended.
+#: The reason of a failure if the exit status is unknown.
 STATUS_LOST = (
     "its exit status was lost: this process ignores SIGCHLD, or other code in it waits for any child"
 )

@@ -19,7 +19,7 @@ def split_events(
     if dag_ids is None:
         return dict(events), {}
     taken = {key: event for key, event in events.items() if _dag(key) in dag_ids}
-    return taken, {key: events[key] for key in events.keys() - taken.keys()}
+    return taken, {key: event for key, event in events.items() if key not in taken}
 
 
 def _dag(key: Any) -> object:

@@ -15,7 +15,7 @@ import select
 from io import FileIO
 from typing import Any
 
-from executor_reference.atomic import append_result
+from executor_reference import atomic
 from executor_reference.commands import Command
 from executor_reference.endings import (
     Note,
@@ -131,7 +131,7 @@ class ForkLauncher(Launcher):
             _fork(process, job.prepared)
         if process.pidfd is None:
             try:
-                process.pidfd = FileIO(os.pidfd_open(process.pid))
+                process.pidfd = atomic.open_pidfd(process.pid)
             except ProcessLookupError:
                 self._gone[job] = None
                 return
@@ -183,13 +183,7 @@ def _fork(process: _Forked, command: Command) -> None:
             fork_under_keeper(process.note)
         return command.instruction
 
-    try:
-        append_result(process.pids, os.fork)
-        if process.pid == 0:
-            become_task(instruction, host, process.note)
-    finally:
-        if os.getpid() != host:  # the child still has the host's signal handlers, and one of them raised
-            os._exit(1)
+    atomic.fork(process.pids, lambda: become_task(instruction, host, process.note))
 
 
 def _status(process: _Forked) -> int | None:

@@ -119,9 +119,10 @@ def open_standard_descriptors() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         if number == 0 or not _is_inheritable(number):
-            if number != null:
-                os.dup2(null, number)
-            os.set_inheritable(number, True)
+            if number == null:
+                os.set_inheritable(null, True)
+            else:
+                os.dup2(null, number)  # the copy is inheritable
     if null > 2:
         os.close(null)
 

@@ -186,7 +186,7 @@ class LocalExecutor:
         if key in self._tries:
             raise ValueError(f"{key!r} is in flight; another try needs another key")
         if key in self._events:
-            raise ValueError(f"{key!r} has an event in the buffer, which has to be taken first")
+            raise ValueError(f"{key!r} has an event in the buffer; call get_event_buffer() first")
         parsed = parse(command)
         entry = (-priority, next(self._submissions))
         try_ = _Try(key, parsed, entry, self._launcher.prepare(parsed))

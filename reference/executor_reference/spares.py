@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from executor_reference import orders, zygote
-from executor_reference.atomic import append_result
+from executor_reference.atomic import append_result, fork, open_pidfd
 from executor_reference.commands import Argv, Command
 from executor_reference.endings import kill_session, reap_if_ours
 from executor_reference.launch import Job, Launcher, is_of_the_system, milliseconds
@@ -92,7 +92,7 @@ class SpareLauncher(Launcher):
             with _above_standard_descriptors(theirs) as channel:
                 self._start_zygote(channel, pids)
             self._pid = pids[0]
-            self._pidfd = FileIO(os.pidfd_open(self._pid))
+            self._pidfd = open_pidfd(self._pid)
             self._poll = select.poll()
             self._poll.register(ours, select.POLLIN)
             # The end of the channel is not enough: for a moment, a spare may also hold the zygote's end.
@@ -101,6 +101,8 @@ class SpareLauncher(Launcher):
         except BaseException:
             self._channel = None
             ours.close()
+            if self._pidfd is not None:
+                self._pidfd.close()
             for pid in pids:
                 kill_session(pid)
                 reap_if_ours(pid)
@@ -275,14 +277,7 @@ class SnapshotLauncher(SpareLauncher):
 
     def _start_zygote(self, channel: socket.socket, pids: list[int]) -> None:
         gc.collect()  # garbage that is frozen would never be freed
-        host = os.getpid()
-        try:
-            append_result(pids, os.fork)
-            if pids[0] == 0:
-                zygote.become_snapshot(channel.fileno(), host)
-        finally:
-            if os.getpid() != host:  # the child still has the host's signal handlers, and one of them raised
-                os._exit(1)
+        fork(pids, functools.partial(zygote.become_snapshot, channel.fileno(), os.getpid()))
 
 
 class FreshLauncher(SpareLauncher):

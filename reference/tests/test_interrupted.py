@@ -143,7 +143,7 @@ class Host:
         assert self.executor._launcher._poll.poll(PATIENCE_S * 1e3)
 
 
-#: A file that an exception has taken from its owner before it was stored is closed by the garbage collector.
+#: If an exception is raised before a file is stored, the garbage collector closes the file.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -153,7 +153,7 @@ SUCCESS = ("success", None)
 PATIENCE_S = 30.0
 
 
-@pytest.fixture(params=["fork", "snapshot", "forkserver", "spawn"])
+@pytest.fixture(params=_METHODS)
 def method(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -64,7 +64,7 @@ def check(adapter: Any, what: str) -> None:
 
 
 def check_capabilities(lacks: Iterable[Any], where: str) -> None:
-    """Check the keys of what an adapter or a target says that executors lack.
+    """Check the keys of ``lacks``, of an adapter or a target.
 
     :raises AdapterError: one of them is no capability.
     """

@@ -10,6 +10,8 @@ from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.target import Target
 from executor_conformance.requirements import Capability, TaskLocation
 
+#: The conftest hook that disposes of executors, as a call that can hang.
+DISPOSE_HOOK = "pytest_conformance_dispose_executor"
 #: What a rule waits for between its calls, in :attr:`RunContext.no_second_wait`.
 EVENTS = "events"
 #: Random programs per rule of chapter ``model``, unless ``--conformance-programs`` says otherwise.
@@ -91,12 +93,12 @@ class RunContext:
     @property
     def fixed(self) -> str:
         """Why the suite cannot choose the parallelism; empty if it can."""
-        if self.build is not None:  # a hook is always told
+        if self.build is not None:  # a hook always gets the parallelism
             return ""
         return self.facts.lacks.get(Capability.CHOSEN_PARALLELISM.name, "") or self.target.fixed
 
     def arguments(self, parallelism: Any) -> dict[str, Any]:
-        """What an executor is made with; ``parallelism`` may be ``DEFAULT``."""
+        """The arguments of the constructor; ``parallelism`` may be ``DEFAULT``."""
         return self.target.arguments(parallelism) if not self.fixed else dict(self.target.options)
 
     def construct(self, arguments: dict[str, Any]) -> Any:

@@ -17,14 +17,14 @@ from executor_conformance.harness.target import import_target
 from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import NotApplicable
 
-#: The exit status of a host that had nothing to run, after it has written why.
+#: The exit status if no task can be run; ``ready`` contains the reason.
 CANNOT_RUN = 77
 
 
 def main() -> None:
-    """Import the target, run one task, say so, and return; the rest is up to the executor.
+    """Import the target, run one task, create the file ``ready``, and return; the rest is up to the executor.
 
-    The file ``ready`` of the order then exists, and contains why no task can be run, if none can.
+    If no task can be run, the file contains the reason.
     """
     order = json.load(sys.stdin)
     sys.path[:] = order["path"]
@@ -38,14 +38,14 @@ def main() -> None:
         subject = trial.started(slots=1)
         subject.run(trial.probe())
     except NotApplicable as reason:
-        _say(order["ready"], str(reason))
+        _write_ready(order["ready"], str(reason))
         os._exit(CANNOT_RUN)
-    _say(order["ready"])
+    _write_ready(order["ready"])
     # the executor is still referred to when the interpreter exits, as in a scheduler that has crashed
     globals()["kept"] = (subject, trial)
 
 
-def _say(path: str, what: str = "") -> None:
+def _write_ready(path: str, what: str = "") -> None:
     with open(f"{path}.new", "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(what)
     os.rename(file.name, path)

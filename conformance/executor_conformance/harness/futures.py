@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from executor_conformance.contract import Call
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
+from executor_conformance.verdicts import expect
 
 AnyFuture = concurrent.futures.Future[Any]
 
 
-def submit_call(subject: Subject, function: Callable[..., object] | None, *arguments: object) -> AnyFuture:
+def submit_call(
+    subject: Subject, function: Callable[..., object] | None, *arguments: object, **keywords: object
+) -> AnyFuture:
     """``submit()``: the future that it returned, which the driver does not know."""
     executor = subject.driver.executor
-    future: AnyFuture = subject.trial.call(Call.EXECUTE_ASYNC, lambda: executor.submit(function, *arguments))
+    future: AnyFuture = subject.trial.call(
+        Call.EXECUTE_ASYNC, lambda: executor.submit(function, *arguments, **keywords)
+    )
     return future
 
 
@@ -48,3 +54,24 @@ def result_or_error(subject: Subject, future: AnyFuture) -> object:
             return error
 
     return subject.trial.call("result()", look, silent=True)
+
+
+def columns_of(probes: Sequence[Probe]) -> list[tuple[object, ...]]:
+    """The arguments of these tasks by position, as ``map()`` takes them."""
+    rows = [probe.work.function.args for probe in probes if isinstance(probe.work.function, partial)]
+    return list(zip(*rows, strict=True))
+
+
+def expect_result(subject: Subject, probe: Probe, future: AnyFuture, what: str) -> None:
+    """The result of a task whose future is done must be its own.
+
+    :param what: describes the call, for the message.
+    :raises Broken: it is not.
+    """
+    result = result_or_error(subject, future)
+    expect(result == probe.name, expected=f"the result {probe.name!r} of {what}", actual=repr(result)[:200])
+
+
+def raise_on_purpose(_: object) -> None:
+    """A done callback that raises."""
+    raise RuntimeError("raised by a done callback, on purpose")

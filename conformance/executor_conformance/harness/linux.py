@@ -110,7 +110,8 @@ def become_first_process() -> bool:
 
     The parent waits for that child, and ends as it does.
 
-    :returns: whether that was possible; if not, this is still the same process.
+    :returns: whether that was possible.  If not, do no more than report that: this may be a child, or a
+        process in new namespaces.
     """
     if not _unshare(_CLONE_NEWNS | _CLONE_NEWPID):
         return False

@@ -14,6 +14,8 @@ from executor_conformance.harness.journal import Journal, Run
 from executor_conformance.probes import coroutine, task
 
 _MODULE = task.__name__
+#: If a Python task takes longer, in seconds, rules that need hundreds of tasks run most of them by a shell.
+SLOW_TASK_S = 0.012
 
 
 @dataclass(frozen=True)

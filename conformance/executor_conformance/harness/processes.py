@@ -33,9 +33,11 @@ class Process:
         and one fork server for as long as the host lives.  Workers of the fork server have the same command
         line but are its children, so callers check for direct children of the host.
         """
-        return "resource_tracker import main" in self.command or (
-            "multiprocessing.forkserver" in self.command
-        )
+        return self.is_resource_tracker or "multiprocessing.forkserver" in self.command
+
+    @property
+    def is_resource_tracker(self) -> bool:
+        return "resource_tracker import main" in self.command
 
     def __str__(self) -> str:
         state = f", {self.state}" if self.is_zombie else ""
@@ -167,16 +169,20 @@ def sweep() -> list[Process]:
     return []
 
 
-def let_trackers_finish(within_s: float) -> None:
+def let_trackers_finish(left: Iterable[Process], within_s: float) -> None:
     """Kill everything below this process but the resource trackers of multiprocessing, and wait for these.
 
-    A tracker exits when the last process is gone that it serves, after it has removed the semaphores and the
-    shared memory that nobody has removed.  Only a tracker knows all of their names.
+    A tracker exits after the last process that uses it, and first removes the leaked semaphores and shared
+    memory.  No other process knows all their names.
+
+    :param left: the processes below this one.
     """
+    if not any(process.is_resource_tracker for process in left):
+        return
     until = monotonic() + within_s
     while True:
         below = [process for process in descendants(os.getpid()) if not process.is_zombie]
-        trackers = {process.pid for process in below if "resource_tracker import main" in process.command}
+        trackers = {process.pid for process in below if process.is_resource_tracker}
         if not trackers or monotonic() > until:
             return
         kill_all(process.pid for process in below if process.pid not in trackers)

@@ -116,9 +116,23 @@ class LateImport:
 
     For a target that starts threads or processes when it is imported: what is imported before a fork is of no
     use in the child.
+
+    :param parallelism_argument: the argument of the target that sets the parallelism; empty: it has none.
+    :param lacks: what its executors were seen or declared to lack -> the reason.
     """
 
-    def __init__(self, spec: str, adapter: Adapter, scratch: str) -> None:
+    def __init__(
+        self,
+        spec: str,
+        adapter: Adapter,
+        scratch: str,
+        parallelism_argument: str,
+        lacks: Mapping[Capability, str],
+    ) -> None:
+        self.conformance_lacks = lacks
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        arguments = [inspect.Parameter(parallelism_argument, keyword)] if parallelism_argument else []
+        self.__signature__ = inspect.Signature(arguments)  # as inspect.signature() is to see it
         self._spec = spec
         self._adapter = adapter
         self._scratch = scratch
@@ -132,17 +146,19 @@ class LateImport:
 
 
 def late_target(
-    spec: str, family: str, options: Mapping[str, Any], scratch: str, *, parallelism_argument: str
+    spec: str,
+    family: str,
+    options: Mapping[str, Any],
+    scratch: str,
+    *,
+    parallelism_argument: str,
+    lacks: Mapping[Capability, str],
 ) -> Target:
-    """A target that is not imported into this process.
-
-    :param parallelism_argument: what is known of it: the name of this argument, or nothing.
-    """
+    """A target that is not imported into this process; the parameters are those of :class:`LateImport`."""
     prepare_import(scratch)
     adapter = adapters()[family]()
-    target = Target(spec, LateImport(spec, adapter, scratch), adapter, dict(options))
-    vars(target).update(parallelism_argument=parallelism_argument)
-    return target
+    make = LateImport(spec, adapter, scratch, parallelism_argument, lacks)
+    return Target(spec, make, adapter, dict(options))
 
 
 def import_target(spec: str, family: str, options: Mapping[str, Any], scratch: str) -> Target:
@@ -219,7 +235,7 @@ def _near_module(name: str) -> str:
 
 
 def declared_lacks(thing: Any, spec: str) -> Mapping[Capability, str]:
-    """What a target says that its executors lack, in its attribute ``conformance_lacks``.
+    """What a target declares that its executors lack, in its attribute ``conformance_lacks``.
 
     :raises AdapterError: it is no mapping from capabilities to reasons.
     """
@@ -268,7 +284,7 @@ def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter] | None:
 
 
 def _is_a_number(parameter: inspect.Parameter | None) -> bool:
-    """Whether a parameter may be for an integer, as far as its default and its annotation tell."""
+    """Whether a parameter may be for an integer, judging by its default and its annotation."""
     if parameter is None:
         return False
     default, annotation = parameter.default, parameter.annotation

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from executor_conformance.contract import Call
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.containment import ContainmentResult, Limits, contain
-from executor_conformance.harness.context import MOST_SLOTS, RunContext
+from executor_conformance.harness.context import DISPOSE_HOOK, MOST_SLOTS, RunContext
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.probes.task import HOST_MARKER
@@ -26,7 +28,7 @@ Result = TypeVar("Result")
 NO_LIMIT = 0
 #: An import may take this many times as long as the first one.
 _TIMES_IMPORT = 5
-#: An executor may reject a parallelism above this; a larger one than the second is absurd, and rules say so.
+#: An executor may have an upper bound between these.  Above the second, a rule is about the rejection itself.
 _LEAST_LIMIT, _ABSURD = 2, 10_000
 
 
@@ -47,6 +49,7 @@ class Trial(TrialBase):
         needs: Sequence[Need] = (),
     ) -> None:
         super().__init__(context, blackboard=blackboard, scratch=scratch, warden=warden)
+        self._blackboard = blackboard
         self._needs = needs
         self.built: list[Any] = []
 
@@ -64,15 +67,13 @@ class Trial(TrialBase):
         self._need_slots(parallelism, slots)
         arguments = self.context.arguments(parallelism)
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        try:
+        with _limit_is_not_applicable(parallelism):
             executor = self.call(
                 Call.CONSTRUCTOR,
                 lambda: self.context.construct(arguments),
                 allowance_s=self.budgets.ready_s(parallelism) + self._import_s,
                 name=f"{self.target.name}({shown})",
             )
-        except Raised as raised:
-            raise _above_the_limit(parallelism, raised.error) or raised from None
         self.built.append(executor)
         try:
             driver = self.target.adapter.drive(executor)
@@ -121,11 +122,17 @@ class Trial(TrialBase):
     def started(self, parallelism: Any = 2, *, slots: int | None = None) -> Subject:
         """Construct an executor and start it; see :meth:`build`."""
         subject = self.build(parallelism, slots=slots)
-        try:
+        with _limit_is_not_applicable(parallelism):
             subject.start()
-        except Raised as raised:
-            raise _above_the_limit(parallelism, raised.error) or raised from None
         return subject
+
+    def dispose(self) -> None:
+        """Have a conftest hook dispose of the executors that were constructed."""
+        if self.context.dispose is not None:
+            self._blackboard.enter(DISPOSE_HOOK, allowance_s=self.budgets.stop_s, pid=os.getpid())
+            for executor in self.built:
+                self.context.dispose(executor)
+            self._blackboard.leave()
 
     def started_without_limit(self) -> Subject:
         """Construct an executor with parallelism 0, which means that there is no limit, and start it.
@@ -167,9 +174,7 @@ class Trial(TrialBase):
                 needs=self._needs,
             )
             body(within, blackboard)
-            if self.context.dispose is not None:
-                for executor in within.built:
-                    self.context.dispose(executor)
+            within.dispose()
 
         return contain(inside, limits=limits, scratch=scratch)
 
@@ -182,6 +187,15 @@ def _at_once(slots: int) -> str:
     return f"{slots}{' or more' if slots == MOST_SLOTS else ''} tasks run at once"
 
 
+@contextmanager
+def _limit_is_not_applicable(parallelism: Any) -> Iterator[None]:
+    """Turn the rejection of a parallelism that is above the executor's limit into ``AboveTheLimit``."""
+    try:
+        yield
+    except Raised as raised:
+        raise _above_the_limit(parallelism, raised.error) or raised from None
+
+
 def _above_the_limit(parallelism: Any, error: BaseException) -> AboveTheLimit | None:
     """What an error means that rejects a parallelism: an upper bound, if it is about the value."""
     if type(parallelism) is not int or not _LEAST_LIMIT < parallelism <= _ABSURD:
@@ -189,6 +203,6 @@ def _above_the_limit(parallelism: Any, error: BaseException) -> AboveTheLimit | 
     is_about_the_value = isinstance(error, ValueError) or (
         isinstance(error, Exception)
         and not isinstance(error, (OSError, MemoryError))
-        and str(parallelism) in str(error)
+        and re.search(rf"\b{parallelism}\b", str(error)) is not None
     )
     return AboveTheLimit(f"parallelism={parallelism} is rejected: {error}") if is_about_the_value else None

@@ -107,7 +107,7 @@ def _watch(assignment: Assignment, writer: int) -> ContainmentResult:
             result, tree=tuple(map(str, tree)), stacks=_stacks_of(watch, end, call, host, stacks)
         )
     shared = {name for pid in [host, *(p.pid for p in left)] for name in processes.mapped_shared_memory(pid)}
-    processes.let_trackers_finish(_TRACKERS_S)
+    processes.let_trackers_finish(left, _TRACKERS_S)
     survivors = tuple(map(str, processes.sweep()))
     for name in shared:
         if os.path.basename(name).startswith(("sem.", "psm_")) and os.path.exists(name):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from executor_conformance.harness.containment import ContainmentResult, End
+from executor_conformance.harness.context import DISPOSE_HOOK
 from executor_conformance.harness.trial import Trial
 from executor_conformance.verdicts import (
     Blocked,
@@ -18,8 +19,6 @@ from executor_conformance.verdicts import (
     NotApplicable,
     Verdict,
 )
-
-DISPOSE_HOOK = "pytest_conformance_dispose_executor"
 
 _EXPECTED = {
     End.HANG: "{call} to return",

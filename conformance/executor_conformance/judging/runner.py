@@ -14,7 +14,7 @@ from executor_conformance.harness.host_process import hide_pytest
 from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.trial import Trial
 from executor_conformance.judging.blame import hung_calls
-from executor_conformance.judging.outcome import DISPOSE_HOOK, evaluate_rule, finding_from
+from executor_conformance.judging.outcome import evaluate_rule, finding_from
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.programs.generating import prepare
@@ -67,7 +67,7 @@ class Runner:
             def body(blackboard: Blackboard) -> None:
                 trial = self._trial(rule, context, blackboard, scratch, os.getppid())
                 blackboard.write_result(evaluate_rule(rule.body, trial).as_dict())
-                self._dispose(trial, blackboard)
+                trial.dispose()
 
             rule_s = max(self.limits.rule_s, _WAITS_OF_A_RULE * context.budgets.arrival_s)
             rule_s += _SECOND_WAITS_OF_A_RULE * context.second_wait_s
@@ -98,7 +98,7 @@ class Runner:
             return evaluate_rule(rule.body, trial)
         finally:
             sys.meta_path[:] = finders
-            self._dispose(trial, blackboard)
+            trial.dispose()
 
     def _trial(
         self, rule: Rule, context: RunContext, blackboard: Blackboard, scratch: str, warden: int
@@ -130,11 +130,3 @@ class Runner:
             second_wait_s=second_wait_s,
             no_second_wait=frozenset(hurried),
         )
-
-    def _dispose(self, trial: Trial, blackboard: Blackboard) -> None:
-        if self.context.dispose is not None:
-            allowance_s = self.context.budgets.stop_s
-            blackboard.enter(DISPOSE_HOOK, allowance_s=allowance_s, pid=os.getpid())
-            for executor in trial.built:
-                self.context.dispose(executor)
-            blackboard.leave()

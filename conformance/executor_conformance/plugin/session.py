@@ -192,8 +192,9 @@ class ConformanceSession:
             self.settings.options,
             self._scratch(f"import-{os.getpid()}"),
         )
+        lacks = {Capability[name]: why for name, why in facts.lacks.items()}
         target = (
-            late_target(*where, parallelism_argument=facts.parallelism_argument)
+            late_target(*where, parallelism_argument=facts.parallelism_argument, lacks=lacks)
             if facts.starts_on_import
             else import_target(*where)
         )
@@ -221,8 +222,8 @@ class ConformanceSession:
             store,
             selected=self._selected,
             lacks=target.lacks,
-            lacks_itself={Capability[name]: why for name, why in self.discovery.facts.lacks.items()},
-            location=self.discovery.facts.location,
+            lacks_itself=lacks,
+            location=facts.location,
             time_limit_s=self.settings.time_limit_s,
             replaying=self.settings.replay is not None,
         )
@@ -369,7 +370,7 @@ class ConformanceSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if hasattr(self.config, "workerinput") or self.config.option.collectonly or self._refused:
             return
-        # Hypothesis looks for what refers to an object, and finds no frozen referrers.
+        # Hypothesis calls gc.get_referrers(), which does not see frozen objects.
         gc.unfreeze()
         complete = exitstatus in _COMPLETE
         report = self.report(complete)
@@ -423,7 +424,7 @@ def _origin(spec: str) -> str:
 def _peculiarities(discovery: Discovery) -> Iterator[str]:
     facts = discovery.facts
     if fixed := facts.lacks.get(Capability.CHOSEN_PARALLELISM.name):
-        seen = {0: "not known how many", 1: "one", MOST_SLOTS: f"{MOST_SLOTS} or more"}
+        seen = {0: "unknown", 1: "one", MOST_SLOTS: f"{MOST_SLOTS} or more"}
         yield f"parallelism: {fixed}; tasks that run at once: {seen.get(facts.slots, facts.slots)}"
     if facts.starts_on_import:
         yield f"import: starts {facts.starts_on_import}; so each rule imports the target again"

@@ -10,19 +10,6 @@ import sys
 
 from executor_conformance.probes.transport import append
 
-#: In the order in which they are made.
-OBSERVATIONS = (
-    "__main__",
-    "sys.argv",
-    "the main thread",
-    "a signal handler",
-    "pickling a class of __main__",
-    "asyncio.run()",
-    "multiprocessing.Process",
-    "a thread that is not a daemon",
-    "atexit",
-    "buffered output",
-)
 #: Seconds for which a thread goes on after the last statement.
 _GOES_ON_S = 0.1
 
@@ -81,19 +68,27 @@ def _has_children() -> object:
     return process.exitcode == 0
 
 
+#: What is observed while the module runs.
+_CHECKS = {
+    "sys.modules['__main__'] is the module": _is_main,
+    "sys.argv has its arguments": _has_its_arguments,
+    "it runs in the main thread": _runs_in_main_thread,
+    "it can handle signals": _can_handle_signals,
+    "a class of __main__ can be pickled": _pickles,
+    "asyncio.run() works": _runs_a_loop,
+    "multiprocessing.Process works": _has_children,
+}
+_THREAD = "a thread that is not a daemon runs to its end"
+_ATEXIT = "atexit functions run"
+_OUTPUT = "buffered output is flushed"
+#: In the order in which they are made.
+OBSERVATIONS = (*_CHECKS, _THREAD, _ATEXIT, _OUTPUT)
+
+
 def _observe(path: str) -> None:
-    checks = (
-        _is_main,
-        _has_its_arguments,
-        _runs_in_main_thread,
-        _can_handle_signals,
-        _pickles,
-        _runs_a_loop,
-        _has_children,
-    )
-    for name, check in zip(OBSERVATIONS, checks, strict=False):
+    for name, check in _CHECKS.items():
         try:
-            found = "ok" if check() else "no"
+            found = "ok" if check() else "false"
         except Exception as error:
             found = f"{type(error).__name__}: {error}"
         append(path, f"{name}: {found}\n")
@@ -103,14 +98,14 @@ def _go_on(path: str) -> None:
     import time
 
     time.sleep(_GOES_ON_S)
-    append(path, f"{OBSERVATIONS[-3]}: ok\n")
+    append(path, f"{_THREAD}: ok\n")
 
 
 def _observe_the_end(path: str) -> None:
     import atexit
     import threading
 
-    atexit.register(append, path, f"{OBSERVATIONS[-2]}: ok\n")
+    atexit.register(append, path, f"{_ATEXIT}: ok\n")
     threading.Thread(target=_go_on, args=(path,), daemon=False).start()
     try:
         is_file = sys.stdout.fileno() == 1
@@ -118,9 +113,9 @@ def _observe_the_end(path: str) -> None:
         is_file = False
     if is_file:  # an executor may redirect the output of its tasks
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), 1)
-        sys.stdout.write(f"{OBSERVATIONS[-1]}: ok\n")
+        sys.stdout.write(f"{_OUTPUT}: ok\n")
     else:
-        append(path, f"{OBSERVATIONS[-1]}: ok\n")
+        append(path, f"{_OUTPUT}: ok\n")
 
 
 if __name__ == "__main__":

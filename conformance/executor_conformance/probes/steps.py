@@ -33,7 +33,7 @@ A step is ``name`` or ``name=value``:
 ``thread``          record whether it runs in the main thread of its process
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
 ``collect``         collect garbage, and record the KiB of private memory that the process has then
-``random``          record random numbers and names: see ``_random``
+``random``          record what ``random_values`` returns
 ``pad=TEXT``        nothing: TEXT makes the command long
 ====================== ==============================================================================
 """
@@ -306,14 +306,19 @@ def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
     note(journal, probe, run_id, str(sum(private)))
 
 
-def _random(journal: str, probe: str, run_id: str, value: str) -> None:
+def random_values() -> "list[str]":
+    """A random number, a UUID and the name of a temporary file."""
     import random
     import tempfile
     import uuid
 
     names = tempfile._get_candidate_names()  # type: ignore[attr-defined]
-    for number in (random.getrandbits(64), uuid.uuid4(), next(names)):
-        note(journal, probe, run_id, str(number))
+    return [str(random.getrandbits(64)), str(uuid.uuid4()), next(names)]
+
+
+def _random(journal: str, probe: str, run_id: str, value: str) -> None:
+    for one in random_values():
+        note(journal, probe, run_id, one)
 
 
 def _pad(journal: str, probe: str, run_id: str, value: str) -> None:

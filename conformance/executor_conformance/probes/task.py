@@ -34,7 +34,7 @@ def echo(*arguments: object, **keywords: object) -> "tuple[tuple[object, ...], d
 
 
 def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> object:
-    """Run the steps as the task ``probe``; returns the probe's name, or what a ``return`` step says."""
+    """Run the steps as the task ``probe``; returns the probe's name, or the value of a ``return`` step."""
     run_id = begin(journal, probe)
     result: object = probe
     for step in steps:

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
 import pty
-import random
 import signal
 import sys
-import tempfile
 import termios
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
-from executor_conformance.probes.steps import HOST_HANDLER
+from executor_conformance.probes.steps import HOST_HANDLER, random_values
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable, expect
@@ -165,24 +161,24 @@ def tasks_do_not_share_random_numbers(trial: Trial) -> None:
     generator; a seed that is set for each task.
     Origin: binarymatt/pyres#82; dask/distributed#835; aminalaee/uuid-utils#42.
     """
-    ours = [random.getrandbits(64), uuid.uuid4(), *itertools.islice(_names_of_temporary_files(), 1)]
+    drawn = random_values()
     subject = trial.started(parallelism=2, slots=1)
-    tasks = trial.probes(6, "random")
-    subject.submit(*tasks)
-    subject.await_terminal(*tasks)
-    ours += [random.getrandbits(64), uuid.uuid4(), *itertools.islice(_names_of_temporary_files(), 1)]
-    drawn = [str(one) for one in ours] + [note for task in tasks for run in task.runs for note in run.notes]
+    gate = trial.gate()
+    held = trial.probes(trial.slots_up_to(2), gate.step, "random")  # in as many workers as there are
+    later = trial.probes(6, "random")
+    subject.submit(*held)
+    subject.await_started(*held)
+    subject.submit(*later)
+    gate.open()
+    subject.await_terminal(*held, *later)
+    drawn += random_values()
+    drawn += [note for task in (*held, *later) for run in task.runs for note in run.notes]
     repeated = sorted({one for one in drawn if drawn.count(one) > 1})
     expect(
         not repeated,
         expected="each task to draw random numbers, UUIDs and names of its own",
         actual=f"{len(repeated)} were drawn more than once, such as {', '.join(repeated[:3])}",
     )
-
-
-def _names_of_temporary_files() -> Iterator[str]:
-    names: Iterator[str] = tempfile._get_candidate_names()  # type: ignore[attr-defined]
-    return names
 
 
 @must(after=_KINDS)

@@ -85,7 +85,7 @@ def submit_survives_the_death_of_a_new_worker(trial: Trial) -> None:
 def _position_of_the_new_worker(trial: Trial) -> int:
     """Which of the processes that the first submission creates is the worker, counted from 0.
 
-    :raises NotApplicable: the worker was there before, or is created in the course of a pump.
+    :raises NotApplicable: the worker existed before the first submission.
     """
     subject, before = _settled(trial)
     gate = trial.gate()

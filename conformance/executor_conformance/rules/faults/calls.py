@@ -5,12 +5,12 @@ from __future__ import annotations
 from executor_conformance.harness.futures import (
     AnyFuture,
     await_done,
+    expect_result,
+    raise_on_purpose,
     result_or_error,
     submit_call,
     submit_probe,
 )
-from executor_conformance.harness.probes import Probe
-from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import calls
 from executor_conformance.probes import task as probe_module
@@ -18,11 +18,6 @@ from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.recovery import expect_capacity
 from executor_conformance.verdicts import expect
-
-
-def _expect_result(subject: Subject, probe: Probe, future: AnyFuture, what: str) -> None:
-    result = result_or_error(subject, future)
-    expect(result == probe.name, expected=f"the result {probe.name!r} of {what}", actual=repr(result)[:200])
 
 
 @must(needs=(Capability.CALLS,), after=("shutdown.a-cancelled-future-never-runs",))
@@ -56,11 +51,11 @@ def cancelling_a_running_call_harms_no_other(trial: Trial) -> None:
                 actual=repr(cancelled),
             )
             if not answer:
-                _expect_result(subject, probe, future, "a running call whose cancel() returned false")
+                expect_result(subject, probe, future, "a running call whose cancel() returned false")
         for probe, future in zip(others, waiting, strict=True):
             what = f"{probe}, which was queued when {count} running calls were cancelled"
             await_done(subject, {what: future})
-            _expect_result(subject, probe, future, what)
+            expect_result(subject, probe, future, what)
         expect_capacity(trial, subject, 2, f"after cancel() on {count} running calls")
 
 
@@ -78,33 +73,33 @@ def a_failing_callback_harms_no_call(trial: Trial) -> None:
     for count in (1, 2):
         subject = trial.started(parallelism=2)
         gate = trial.gate()
-        running, others = trial.probes(count, gate.step), trial.probes(3)
+        running, others, given_up = trial.probes(count, gate.step), trial.probes(3), trial.probe()
+        if count > 1:  # the outcome of this one is an exception
+            running[-1] = trial.probe(gate.step, "raise=on purpose")
         futures = [submit_probe(subject, probe) for probe in running]
         subject.await_started(*running)
-        called: list[AnyFuture] = []
-        for future in futures:
-            for callback in (_raise, called.append):
-                trial.call("add_done_callback()", lambda: future.add_done_callback(callback))  # noqa: B023
         waiting = [submit_probe(subject, probe) for probe in others]
+        last = submit_probe(subject, given_up)
+        called: list[AnyFuture] = []
+        for future in (*futures, last):
+            for callback in (raise_on_purpose, called.append):
+                trial.call("add_done_callback()", lambda: future.add_done_callback(callback))  # noqa: B023
+        trial.call("cancel()", last.cancel)  # whatever it returns
         gate.open()
         what = "a call with a done callback that raised"
-        for probe, future in zip(running, futures, strict=True):
-            await_done(subject, {what: future})
-            _expect_result(subject, probe, future, what)
+        await_done(subject, {f"{what} ({n + 1})": future for n, future in enumerate((*futures, last))})
+        expect_result(subject, running[0], futures[0], what)
         subject.require(
-            lambda: len(called) == count,  # noqa: B023
-            expected=f"the second callback of each of {count} futures to be called after the first raised",
+            lambda: len(called) == count + 1,  # noqa: B023
+            expected=f"the second callback of each of {count + 1} futures to be called, after the first one "
+            "raised",
             actual=lambda: f"{len(called)} were called",  # noqa: B023
         )
         for probe, future in zip(others, waiting, strict=True):
             what = f"{probe}, which was queued when a done callback of another call raised"
             await_done(subject, {what: future})
-            _expect_result(subject, probe, future, what)
+            expect_result(subject, probe, future, what)
         expect_capacity(trial, subject, 2, f"after {count} done callbacks raised")
-
-
-def _raise(_: object) -> None:
-    raise RuntimeError("raised by a done callback, on purpose")
 
 
 @must(
@@ -125,7 +120,7 @@ def an_unpicklable_argument_fails_one_call(trial: Trial) -> None:
         ("a call whose argument cannot be pickled", calls.Unpicklable()),
         ("a call whose argument cannot be unpickled", calls.Unloadable()),
     ):
-        subject = trial.started(parallelism=2)
+        subject = trial.started(parallelism=2, slots=1)
         before, after = trial.probes(3), trial.probes(3)
         good = [(probe, submit_probe(subject, probe)) for probe in before]
         bad: dict[str, AnyFuture] = {}
@@ -137,9 +132,16 @@ def an_unpicklable_argument_fails_one_call(trial: Trial) -> None:
             subject.rejection(lambda: submit_bad(f"{what} ({number})"))  # noqa: B023
         good += [(probe, submit_probe(subject, probe)) for probe in after]
         await_done(subject, bad)
+        for name, future in bad.items():
+            result = result_or_error(subject, future)
+            expect(
+                isinstance(result, BaseException) or result == ((argument,), {}),
+                expected=f"an exception as the outcome of {name}",
+                actual=repr(result)[:200],
+            )
         for probe, future in good:
             one = f"a good call alongside {what}"
             await_done(subject, {one: future})
-            _expect_result(subject, probe, future, one)
+            expect_result(subject, probe, future, one)
         expect_capacity(trial, subject, 2, f"after {what}")
         subject.end()

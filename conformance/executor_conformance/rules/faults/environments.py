@@ -91,7 +91,8 @@ def works_where_sigchld_is_ignored(trial: Trial) -> None:
     """In a host that ignores SIGCHLD, no failed task is reported as a success, each task has a terminal
     event, and no call raises.
 
-    Why: the setting is inherited: it comes with a shell's ``trap '' CHLD`` or an older init system.
+    Why: the setting is inherited, for example from a shell that ran ``trap '' CHLD`` or from an old init
+    system.
     Likely causes: the kernel discards the exit status of a child, so ``waitpid()`` fails with
     ChildProcessError; ``subprocess`` then reports 0, a success.
     Origin: enricai/leerie#58 (a setting that was inherited makes an exit status 255); php/php-src#11871;
@@ -134,15 +135,16 @@ def a_clock_step_ends_no_task(trial: Trial) -> None:
 
     Why: clocks are set by NTP, by administrators, and when a virtual machine is resumed.
     Likely causes: ``time.time()`` or ``datetime.now()`` for a timeout or a heartbeat, instead of
-    ``time.monotonic()``; a next look at the tasks that is planned by the clock.
+    ``time.monotonic()``; polling that is scheduled by the system clock.
     Origin: benoitc/gunicorn#1709; dask/distributed#8597 (timeouts that use the system clock).
     """
     import time_machine  # only here: it makes each later import of the suite slower
 
     for days, direction in ((2, "forward"), (-2, "back")):
-        subject = trial.started(parallelism=2)
+        slots = trial.slots(2)
+        subject = trial.started(slots)
         gate = trial.gate()
-        held, queued = trial.probes(2, gate.step), trial.probes(2)
+        held, queued = trial.probes(slots, gate.step), trial.probes(2)
         subject.submit(*held, *queued)
         subject.await_started(*held)
         with time_machine.travel(datetime.now(timezone.utc) + timedelta(days=days)):

@@ -26,7 +26,7 @@ _ROOM_FOR_DESCRIPTORS = 2048
 
 
 @dataclass(frozen=True)
-class _Shortage:
+class Shortage:
     """Something that the host runs out of.
 
     :param what: a noun, for the messages.
@@ -37,7 +37,7 @@ class _Shortage:
     relieve: Callable[[], None]
 
 
-def _live_through(trial: Trial, subject: Subject, shortage: _Shortage) -> list[Exception]:
+def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Exception]:
     """Submit tasks and pump during the shortage; the errors that the pumping raised.
 
     Each task is rejected, or has a terminal event when the shortage is over; then everything works as before.
@@ -78,7 +78,11 @@ def _live_through(trial: Trial, subject: Subject, shortage: _Shortage) -> list[E
     return errors
 
 
-def _no_descriptors() -> _Shortage:
+def no_descriptors(free: int = 0) -> Shortage:
+    """A shortage of file descriptors.
+
+    :param free: how many are left.
+    """
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
 
@@ -88,16 +92,18 @@ def _no_descriptors() -> _Shortage:
         with contextlib.suppress(OSError):
             while True:
                 taken.append(os.dup(0))
+        for _ in range(min(free, len(taken))):
+            os.close(taken.pop())
 
     def relieve() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for descriptor in taken:
             os.close(descriptor)
 
-    return _Shortage("file descriptors", begin, relieve)
+    return Shortage("file descriptors", begin, relieve)
 
 
-def _no_processes(trial: Trial) -> _Shortage:
+def _no_processes(trial: Trial) -> Shortage:
     """Call this before the executor is started: its processes inherit the limit."""
     if not obey_process_limits():
         raise NotApplicable("the suite runs as root, and cannot drop root's exemption from the process limit")
@@ -114,7 +120,7 @@ def _no_processes(trial: Trial) -> _Shortage:
         for pid in fillers:
             trial.host.kill_own(pid)
 
-    return _Shortage("processes", begin, relieve)
+    return Shortage("processes", begin, relieve)
 
 
 @should()
@@ -153,7 +159,7 @@ def survives_file_descriptor_exhaustion(trial: Trial) -> None:
     cannot be watched; the error propagates out of ``sync()``.
     Origin: apache/airflow#28328; apache/airflow#56641.
     """
-    _live_through(trial, trial.started(parallelism=2, slots=1), _no_descriptors())
+    _live_through(trial, trial.started(parallelism=2, slots=1), no_descriptors())
 
 
 @must(
@@ -196,7 +202,7 @@ def sync_survives_resource_exhaustion(trial: Trial) -> None:
     Origin: apache/airflow#28328; apache/airflow#32045 (an error that stops the scheduler).
     """
     subject = trial.started(parallelism=2, slots=1)
-    errors = _live_through(trial, subject, _no_descriptors())
+    errors = _live_through(trial, subject, no_descriptors())
     with contextlib.suppress(NotApplicable):
         shortage = _no_processes(trial)
         errors += _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
@@ -228,4 +234,4 @@ def survives_a_full_disk(trial: Trial) -> None:
             while True:
                 file.write(b"f" * 4096)
 
-    _live_through(trial, subject, _Shortage("disk space", fill, lambda: os.unlink(filler)))
+    _live_through(trial, subject, Shortage("disk space", fill, lambda: os.unlink(filler)))

@@ -192,14 +192,16 @@ def a_base_exception_fails_one_task(trial: Trial) -> None:
     Origin: uqfoundation/multiprocess#220; dask/distributed#5958; python/cpython#101081 (the caller waits
     forever); morganstanley/testplan#74.
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     forms: dict[str, Callable[[Probe], None]] = {}
     if subject.can(Capability.ARGV) or subject.can(Capability.EXIT_STATUS):
         forms["task"] = subject.submit
     if subject.can(Capability.CALLABLE):
         forms["callable"] = subject.submit_callable
     if not forms:
-        raise NotApplicable("it runs coroutine functions only, and asyncio ends the loop then")
+        raise NotApplicable(
+            "it runs only coroutine functions, and asyncio stops the loop when one raises a BaseException"
+        )
     for form, submit in forms.items():
         where = trial.probe("thread")
         submit(where)

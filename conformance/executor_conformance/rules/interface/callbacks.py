@@ -9,7 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from executor_conformance.harness.futures import AnyFuture, await_done, result_or_error, submit_probe
+from executor_conformance.harness.context import EVENTS
+from executor_conformance.harness.futures import (
+    AnyFuture,
+    await_done,
+    columns_of,
+    expect_result,
+    raise_on_purpose,
+    submit_probe,
+)
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import steps
@@ -68,15 +76,19 @@ def done_callbacks_are_called_once(trial: Trial) -> None:
         expect(
             numbers == list(range(_CALLBACKS)),
             expected=f"{_CALLBACKS} callbacks of {what} to be called once each, in order",
-            actual=f"calls of: {numbers or 'none'} (counted from 0)",
+            actual=f"callbacks were called in the order {numbers}" if numbers else "none was called",
         )
         strange = [argument for _, argument, _ in seen if argument is not future]
-        expect(not strange, expected=f"{future!r} as the argument", actual=repr(strange[:1])[:200])
+        expect(
+            not strange,
+            expected=f"callbacks of {what} to get its future as their argument",
+            actual=repr(strange[:1])[:200],
+        )
         pids = {pid for _, _, pid in seen}
         expect(
             pids == {trial.host.pid},
             expected="callbacks to be called in the process that added them",
-            actual=f"called in {pids}, not in {trial.host.pid}",
+            actual=f"called in process {sorted(pids)}; the scheduler process is {trial.host.pid}",
         )
 
 
@@ -98,7 +110,7 @@ def a_callback_added_late_is_called(trial: Trial) -> None:
     Origin: concurrent.futures.Future.add_done_callback; python/cpython#77291 (the exception reaches the
     caller); personalrobotics/prpy pull request 365 (late callbacks were dropped).
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     futures = {
         "a call that returned": submit_probe(subject, trial.probe()),
         "a call that raised": submit_probe(subject, trial.probe("raise=on purpose")),
@@ -112,17 +124,13 @@ def a_callback_added_late_is_called(trial: Trial) -> None:
             expected=f"a callback that was added after {what} to be called",
             actual=lambda: "it was not called",
         )
-        _add_callback(subject, future, _raise)
+        _add_callback(subject, future, raise_on_purpose)
         subject.quiet()
         expect(
             len(seen) == 1 and seen[0] is future,
             expected=f"a callback that was added after {what} to be called once, with the future",
             actual=f"{len(seen)} calls: {seen[:2]!r:.160}",
         )
-
-
-def _raise(_: object) -> None:
-    raise RuntimeError("raised by a done callback, on purpose")
 
 
 @must(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
@@ -136,7 +144,7 @@ def wait_and_as_completed_work(trial: Trial) -> None:
     cooperative-computing-lab/cctools#3835; finos/opengris-scaler#24 and pull request 981.
     """
     subject = trial.started(parallelism=2)
-    limit_s = trial.budgets.arrival_s
+    limit_s = trial.budgets.arrival_s + trial.patience.second_s(EVENTS)
     gate = trial.gate()
     held, quick = trial.probe(gate.step), trial.probe("nap=0.05")
     first, second = submit_probe(subject, held), submit_probe(subject, quick)
@@ -148,7 +156,7 @@ def wait_and_as_completed_work(trial: Trial) -> None:
     expect(
         done == {second} and not_done == {first},
         expected="wait(FIRST_COMPLETED) to return when one of two calls has ended",
-        actual=f"done: {done or 'none'}, not done: {not_done or 'none'}"[:300],
+        actual=f"done within {limit_s:.1f} s: {done or 'none'}, not done: {not_done or 'none'}"[:300],
     )
     futures = [first, *(submit_probe(subject, trial.probe("nap=0.05")) for _ in range(3))]
     futures.append(submit_probe(subject, trial.probe("raise=on purpose")))
@@ -191,7 +199,7 @@ def a_result_timeout_leaves_the_call_alone(trial: Trial) -> None:
     Origin: concurrent.futures.Future.result; joblib/joblib#337 (Dask's result() had no timeout);
     rohanpm/more-executors pull request 53.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     gate = trial.gate()
     probe = trial.probe(gate.step)
     future = submit_probe(subject, probe)
@@ -217,12 +225,9 @@ def a_result_timeout_leaves_the_call_alone(trial: Trial) -> None:
     )
     gate.open()
     await_done(subject, {"a call after a timeout of result()": future})
-    result = result_or_error(subject, future)
-    expect(
-        result == probe.name and len(probe.runs) == 1,
-        expected=f"one run and the result {probe.name!r} after a timeout of result()",
-        actual=f"{len(probe.runs)} runs, {result!r:.200}",
-    )
+    what = "a call after a timeout of result()"
+    expect_result(subject, probe, future, what)
+    expect(len(probe.runs) == 1, expected=f"one run of {what}", actual=f"{len(probe.runs)} runs")
 
 
 @must(needs=(Capability.CALLS,), after=("interface.map-returns-results-in-order",))
@@ -239,8 +244,7 @@ def map_raises_timeout_error(trial: Trial) -> None:
     subject = trial.started(parallelism=2)
     gate = trial.gate()
     probes = trial.probes(3, gate.step)
-    arguments = [probe.work.function.args for probe in probes if isinstance(probe.work.function, partial)]
-    columns = list(zip(*arguments, strict=True))
+    columns = columns_of(probes)
 
     def first_result() -> object:
         results = subject.driver.executor.map(probe_module.run, *columns, timeout=_SHORT_S)
@@ -258,13 +262,9 @@ def map_raises_timeout_error(trial: Trial) -> None:
     )
     later = trial.probe()
     future = submit_probe(subject, later)
-    await_done(subject, {"a call after a timeout of map()": future})
-    result = result_or_error(subject, future)
-    expect(
-        result == later.name,
-        expected=f"the result {later.name!r} of a call after a timeout of map()",
-        actual=repr(result)[:200],
-    )
+    what = "a call after a timeout of map()"
+    await_done(subject, {what: future})
+    expect_result(subject, later, future, what)
 
 
 @should(needs=(Capability.CALLS,), after=("interface.exception-type-and-args-are-preserved",))
@@ -277,7 +277,7 @@ def an_exception_shows_where_it_was_raised(trial: Trial) -> None:
     Origin: agronholm/pythonfutures#26; noxdafox/pebble pull request 17; celery/billiard pull request 368;
     mpi4py/mpi4py#204; dask/distributed#216.
     """
-    subject = trial.started()
+    subject = trial.started(slots=1)
     future = submit_probe(subject, trial.probe("raise=on purpose"))
     await_done(subject, {"a call that raised": future})
     error = trial.call("exception()", lambda: future.exception(timeout=0))

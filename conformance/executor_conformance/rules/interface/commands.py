@@ -111,7 +111,12 @@ def arguments_need_not_be_utf_8(trial: Trial) -> None:
     (surrogateescape).
     """
     os.environb[b"EXECUTOR_CONFORMANCE_BYTES"] = b"".join(_NOT_UTF_8)
-    subject = trial.started()
+    subject = trial.started(slots=1)
+    plain = trial.probe()
+    subject.run(plain)
+    subject.expect_outcome(
+        plain, SUCCESS, "a task of a scheduler process with an environment variable that is not valid UTF-8"
+    )
     words = [os.fsdecode(word) for word in _NOT_UTF_8]
     probe = trial.probe(*(f"note={word}" for word in words))
     rejection = subject.rejection(lambda: subject.submit(probe))
@@ -211,7 +216,7 @@ def _missing_observations(path: str) -> dict[str, str]:
     with open(path) as file:
         found = dict(line.rstrip("\n").split(": ", 1) for line in file if ": " in line)
     return {
-        name: found.get(name, "it was lost")
+        name: found.get(name, "missing when the process had exited")
         for name in observing_module.OBSERVATIONS
         if found.get(name) != "ok"
     }

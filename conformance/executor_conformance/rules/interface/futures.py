@@ -6,9 +6,9 @@ import math
 import operator
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
+from executor_conformance.harness.futures import await_done, columns_of, result_or_error, submit_call
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import task as probe_module
 from executor_conformance.requirements import Capability
@@ -47,9 +47,10 @@ def submit_reserves_no_keyword_arguments(trial: Trial) -> None:
 def _expect_arguments_to_arrive(
     trial: Trial, arguments: tuple[object, ...], keywords: dict[str, Any]
 ) -> None:
-    executor = trial.started(slots=1).driver.executor
-    future = trial.call("submit()", lambda: executor.submit(probe_module.echo, *arguments, **keywords))
-    result = _result_of(trial, future)
+    subject = trial.started(slots=1)
+    future = submit_call(subject, probe_module.echo, *arguments, **keywords)
+    await_done(subject, {"a call": future})
+    result = result_or_error(subject, future)
     expect(
         result == (arguments, keywords),
         expected=f"the call to receive the args and kwargs {(arguments, keywords)}",
@@ -68,11 +69,9 @@ def map_returns_results_in_order(trial: Trial) -> None:
     """
     executor = trial.started(parallelism=2, slots=1).driver.executor
     probes = [trial.probe("nap=0.15" if number % 3 == 0 else "nap=0") for number in range(6)]
-    calls = [probe.work.function for probe in probes]
-    arguments = [call.args for call in calls if isinstance(call, partial)]
     results = trial.call(
         "map()",
-        lambda: list(executor.map(probe_module.run, *zip(*arguments, strict=True))),
+        lambda: list(executor.map(probe_module.run, *columns_of(probes))),
         allowance_s=trial.budgets.arrival_s,
     )
     expected = [probe.name for probe in probes]
@@ -87,15 +86,15 @@ def exception_type_and_args_are_preserved(trial: Trial) -> None:
     Likely causes: exceptions are sent as text; exceptions are wrapped in one of the executor's own.
     Origin: concurrent.futures.Future.exception.
     """
-    executor = trial.started(slots=1).driver.executor
+    subject = trial.started(slots=1)
     calls: tuple[tuple[Callable[..., object], tuple[object, ...], type[Exception]], ...] = (
         (math.sqrt, (-1,), ValueError),
         (operator.getitem, ({}, "missing"), KeyError),
         (os.stat, (os.path.join(trial.scratch, "missing"),), FileNotFoundError),
     )
     for call, arguments, expected in calls:
-        future = trial.call("submit()", lambda: executor.submit(call, *arguments))  # noqa: B023
-        _await_done(trial, future)
+        future = submit_call(subject, call, *arguments)
+        await_done(subject, {"a call that raises": future})
         error = trial.call("exception()", lambda: future.exception(timeout=0))  # noqa: B023
         try:
             call(*arguments)
@@ -105,14 +104,3 @@ def exception_type_and_args_are_preserved(trial: Trial) -> None:
                 expected=f"exception() to return {here!r}",
                 actual=repr(error)[:200],
             )
-
-
-def _await_done(trial: Trial, future: Any) -> None:
-    trial.require(
-        lambda: trial.call("done()", future.done), expected="a future to be done", actual=lambda: repr(future)
-    )
-
-
-def _result_of(trial: Trial, future: Any) -> object:
-    _await_done(trial, future)
-    return trial.call("result()", lambda: future.result(timeout=0))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import gc
-import multiprocessing
+import multiprocessing.util
 import os
 import sys
 import weakref
@@ -98,8 +97,7 @@ def host_buffers_are_written_once(trial: Trial) -> None:
             _run_tasks_that_end_in_every_way(trial)
         finally:
             sys.stdout.flush()
-            sys.stdout, replaced = kept, sys.stdout
-    del replaced
+            sys.stdout = kept
     for name, path in paths.items():
         with open(path) as file:
             count = file.read().count(mark)
@@ -124,6 +122,9 @@ def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
     exists only in the host.
     Origin: rohanpm/more-executors#140; langfuse/langfuse-python#1654 (both: an executor after a fork).
     """
+    # Only what the executor registers from now on: multiprocessing's own exit function, for example, kills
+    # daemonic workers from any fork.
+    atexit._clear()
     subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     held, queued = trial.probes(2, gate.step), trial.probes(2)
@@ -137,6 +138,7 @@ def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
 
     for what, body in (
         ("that multiprocessing made", _exit_of_multiprocessing),
+        ("that ran its exit functions", atexit._run_exitfuncs),
         ("that collected its copy of the executor as garbage", drop_the_executor),
     ):
         _expect_normal_exit(trial, what, body)
@@ -174,8 +176,8 @@ def _expect_normal_exit(trial: Trial, what: str, body: Callable[[], object]) -> 
 
 
 def _exit_of_multiprocessing() -> None:
-    process = multiprocessing.get_context("fork").Process(target=functools.partial(int))
+    process = multiprocessing.get_context("fork").Process(target=int)
     process.start()
     process.join()
-    if process.exitcode != 0:
-        os._exit(3)
+    if process.exitcode:
+        os._exit(process.exitcode & 0xFF)

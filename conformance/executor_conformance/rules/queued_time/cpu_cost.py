@@ -75,10 +75,10 @@ def _judge_small_backlog(costs: Mapping[int, float], method: str, found: str) ->
     growth = costs[many] / costs[few] if many > few else 0.0
     if many >= _FEWEST_SIZES_APART * few and growth < _NO_GROWTH:
         return
-    largest = _BACKLOGS[-1]
     expect(
         growth < _CLEAR_GROWTH,
-        expected=f"{method} to cost no more with {largest} queued tasks than with {few}",
+        expected=f"{method} with {many} queued tasks to cost less than {_CLEAR_GROWTH:.0f} times as much as "
+        f"with {few}",
         actual=f"{found}; the backlog could not grow beyond {many} tasks in time",
     )
     raise Inconclusive(f"only {many} of {_LEAST_BACKLOG} tasks could be submitted in time")

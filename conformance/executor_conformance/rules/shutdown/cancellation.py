@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from executor_conformance.harness.futures import submit_probe
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
@@ -20,12 +21,11 @@ def a_cancelled_future_never_runs(trial: Trial) -> None:
     Origin: concurrent.futures.Future.cancel.
     """
     subject = trial.started(parallelism=2)
-    executor = subject.driver.executor
     gate = trial.gate()
     held, queued = trial.probes(2, gate.step), trial.probes(6)
     subject.submit(*held)
     subject.await_started(*held)
-    futures = [trial.call("submit()", lambda: executor.submit(probe.work.function)) for probe in queued]  # noqa: B023
+    futures = [submit_probe(subject, probe) for probe in queued]
     cancelled = [
         (probe, future)
         for probe, future in zip(queued, futures, strict=True)

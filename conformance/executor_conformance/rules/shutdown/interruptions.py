@@ -19,23 +19,23 @@ from executor_conformance.rules.shutdown.terminate import expect_reported_as_fai
 from executor_conformance.verdicts import NotApplicable, expect
 
 
-def _interrupt_end(trial: Trial, queued: int) -> tuple[Subject, Gate, list[Probe]]:
-    """Call ``end()`` while tasks run, and have a signal handler of the host raise KeyboardInterrupt there.
+def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
+    """Call ``end()`` while two tasks run and one is queued, and have a signal handler of the host raise
+    KeyboardInterrupt there.
 
-    :param queued: how many tasks are queued behind the two that run.
     :raises NotApplicable: ``end()`` did not raise it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=2)
     gate = trial.gate()
     held = trial.probes(2, gate.step)
-    probes = [*held, *trial.probes(queued)]
+    probes = [*held, trial.probe()]
     subject.submit(*probes)
     subject.await_started(*held)
     host = os.getpid()
 
     def interrupt() -> None:
-        trial.host.await_call("end()")
+        trial.host.await_call(Call.END)
         sleep(trial.budgets.quiet_s)  # until end() waits for the tasks
         os.kill(host, signal.SIGINT)
         sleep(trial.budgets.call_s)
@@ -58,8 +58,8 @@ def _interrupt_end(trial: Trial, queued: int) -> tuple[Subject, Gate, list[Probe
 
 @must(after=("shutdown.end-finishes-running-tasks", "shutdown.events-during-end-are-delivered"))
 def end_works_again_after_an_interruption(trial: Trial) -> None:
-    """After an exception of the host's signal handler, such as KeyboardInterrupt, has left ``end()``, another
-    ``end()`` returns, and each task has exactly one terminal event, which is true.
+    """If a signal handler of the host raises in ``end()``, as Ctrl-C does, another ``end()`` returns, and
+    each task has exactly one terminal event, which is true.
 
     Why: Ctrl-C during a long ``end()`` is followed by the clean-up code of the host, which calls it again.
     Likely causes: a lock or a list of workers is left as it was in the middle of the first call; the first
@@ -68,7 +68,7 @@ def end_works_again_after_an_interruption(trial: Trial) -> None:
     python/cpython#31290 (join() that was interrupted takes a running thread for stopped).
     """
     end = trial.target.adapter.name_of(Call.END)
-    subject, gate, probes = _interrupt_end(trial, queued=1)
+    subject, gate, probes = _interrupt_end(trial)
     gate.open()
     # In Python 3.12 and before, a thread whose join() was interrupted counts as ended, so an end() that joins
     # threads may return too early now.
@@ -95,17 +95,17 @@ def end_works_again_after_an_interruption(trial: Trial) -> None:
     ),
 )
 def terminate_works_after_an_interrupted_end(trial: Trial) -> None:
-    """After an exception of the host's signal handler, such as KeyboardInterrupt, has left ``end()``,
-    ``terminate()`` stops the running tasks and reports all unfinished ones as ``failed``.
+    """If a signal handler of the host raises in ``end()``, as Ctrl-C does, ``terminate()`` stops the running
+    tasks and reports all unfinished ones as ``failed``.
 
-    Why: who presses Ctrl-C during a long ``end()`` does not want to wait for the tasks.
+    Why: a user who presses Ctrl-C during a long ``end()`` does not want to wait for the tasks.
     Likely causes: ``terminate()`` does nothing after ``end()`` has been called; ``end()`` has forgotten the
     tasks that it was waiting for.
     Origin: pulp/pulpcore#1492 (the second Ctrl-C must stop the tasks, too);
     python/cpython#125886 (tasks go on after Ctrl-C during shutdown()).
     """
     end = trial.target.adapter.name_of(Call.END)
-    subject, _, probes = _interrupt_end(trial, queued=1)
+    subject, _, probes = _interrupt_end(trial)
     subject.terminate()
     if not trial.facts.tasks_in_host:
         running = [run.pid for probe in probes for run in probe.runs]

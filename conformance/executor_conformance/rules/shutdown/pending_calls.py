@@ -1,4 +1,4 @@
-"""Calls of a ``concurrent.futures`` executor that nobody waits for at its end."""
+"""Calls that are pending when a ``concurrent.futures`` executor is shut down."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import concurrent.futures
 import gc
 import threading
 
-from executor_conformance.harness.futures import AnyFuture, await_done, result_or_error, submit_probe
+from executor_conformance.harness.futures import AnyFuture, await_done, expect_result, submit_probe
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import should
 from executor_conformance.rules.shutdown.leftovers import expect_workers_gone
-from executor_conformance.verdicts import NotApplicable, expect
+from executor_conformance.verdicts import NotApplicable
 
 _QUEUED_CALLS = 16
 
@@ -22,7 +22,7 @@ def cancelled_futures_wake_up_waiters(trial: Trial) -> None:
 
     Why: a thread that waits for all futures waits forever, although nothing is left to do.
     Likely causes: the executor cancels futures without ``set_running_or_notify_cancel()``; it drops queued
-    calls and leaves their futures to nobody.
+    calls and never completes their futures.
     Origin: concurrent.futures.as_completed; python/cpython#87893; python/cpython#136655;
     dask/distributed pull request 1438.
     """
@@ -82,12 +82,7 @@ def shutdown_without_wait_finishes_calls(trial: Trial) -> None:
     for probe, future in zip((*held, *queued), futures, strict=True):
         what = f"a call that was {'running' if probe in held else 'queued'} at shutdown(wait=False)"
         await_done(subject, {what: future})
-        result = result_or_error(subject, future)
-        expect(
-            result == probe.name,
-            expected=f"the result {probe.name!r} of {what}",
-            actual=repr(result)[:200],
-        )
+        expect_result(subject, probe, future, what)
     expect_workers_gone(trial, "shutdown(wait=False) and the end of all calls")
 
 
@@ -119,6 +114,6 @@ def futures_outlive_their_executor(trial: Trial) -> None:
     for what, future in futures.items():
         trial.require(
             future.done,
-            expected=f"the future of {what} to be done, although its executor is gone",
+            expected=f"the future of {what} to be done after its executor was garbage-collected",
             actual=lambda: f"{sum(each.done() for each in futures.values())} of {len(futures)} are done",
         )

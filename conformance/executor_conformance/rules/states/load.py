@@ -8,7 +8,7 @@ from functools import partial
 
 from executor_conformance.contract import FAILED, SUCCESS, Call
 from executor_conformance.harness.linux import duration_s
-from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.probes import SLOW_TASK_S, Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
@@ -111,7 +111,7 @@ def a_burst_is_reported_completely(trial: Trial) -> None:
     # About four seconds of work for a slow executor, and never fewer than 200 tasks.
     subject = trial.started(parallelism=4, slots=1)
     task_s = max(trial.facts.first_task_s, 0.002)
-    probes = _burst(subject, count=200 if task_s > 0.05 else 300, by_shell=task_s > 0.012)
+    probes = _burst(subject, count=200 if task_s > 0.05 else 300, by_shell=task_s > SLOW_TASK_S)
     subject.submit(*probes)
     subject.await_terminal(*probes[:_TAKEN_EARLY])
     with contextlib.suppress(Stalled):  # an executor may wait until its events have been taken

@@ -205,7 +205,7 @@ def exceptions_of_every_type_are_failures(trial: Trial) -> None:
     Origin: python/cpython#112182; dask/distributed#5846; huggingface/datatrove#492 (TimeoutError and EOFError
     of the task are taken for those of the pool).
     """
-    subject = trial.started(parallelism=2)
+    subject = trial.started(parallelism=2, slots=1)
     bad = {name: trial.probe(f"raise-type={name}") for name in _USED_BY_EXECUTORS}
     good = trial.probes(4)
     subject.submit(*good[:2], *bad.values(), *good[2:])
