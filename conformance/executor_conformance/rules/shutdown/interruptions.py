@@ -20,7 +20,7 @@ from executor_conformance.verdicts import NotApplicable, expect
 
 
 def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
-    """Call ``end()`` while every slot has a task and one is queued, and have a signal handler of the host raise
+    """Call ``end()`` while every slot has a task and one is queued, and have a signal handler raise
     KeyboardInterrupt there.
 
     :raises NotApplicable: ``end()`` did not raise it.
