@@ -1,4 +1,4 @@
-"""A worker dies that was started for a task, after others: its executor must be watching it, too."""
+"""The death of a worker that was started for a task, while other workers were already running."""
 
 from __future__ import annotations
 
