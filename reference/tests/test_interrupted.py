@@ -8,6 +8,7 @@ must have run at most once and have exactly one terminal event.
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -151,6 +152,13 @@ pytestmark = [
 
 SUCCESS = ("success", None)
 PATIENCE_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def garbage() -> Iterator[None]:
+    """Collect what was left unclosed, so that it warns in no later test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=_METHODS)
