@@ -322,14 +322,14 @@ class AsyncExecutor(TaskRunner):
                 self._submitted.extend(iter(self._staged.popleft, None))
             # The loop clears the flag before it reads the queue, so it never misses a submission.
             if not self._wakeup_scheduled:
-                self._wakeup_scheduled = True
                 try:
+                    self._wakeup_scheduled = True
                     self._loop.call_soon_threadsafe(self._take_submitted)
-                except RuntimeError:
-                    pass  # the loop was closed; _collect() handles that
-                except BaseException:  # a signal handler raised; the next call wakes the loop
+                except BaseException as error:  # a signal handler raised; the next call wakes the loop
                     self._wakeup_scheduled = False
-                    raise
+                    if not (isinstance(error, RuntimeError) and self._loop.is_closed()):
+                        raise
+                    # _collect() handles a closed loop.
 
     def _collect(self) -> None:
         if self._home is not None and not self._stopped and self._loop.is_closed():
