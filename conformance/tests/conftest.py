@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,12 +43,22 @@ _LONG = (
     "test_broken.py",
     "test_model.py",
     "test_plugin.py",
+    "test_slow_caller.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the slowest tests to the workers first: each worker starts with a part of the list."""
-    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+    """Mix the slow tests, and deal them to the workers first: each worker starts with a part of the list.
+
+    Some need a processor, most of the others wait.  Mixed, they need both processors from start to end.
+    """
+    count = Counter(item.path for item in items)
+    number: Counter[Path] = Counter()
+    places = {}
+    for item in items:
+        places[item] = item.path.name not in _LONG, number[item.path] / count[item.path]
+        number[item.path] += 1
+    items.sort(key=lambda item: places[item])
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = [item for first in range(workers) for item in items[first::workers]]
 

@@ -12,5 +12,5 @@ from fixtures import judging, specimens
 
 @pytest.mark.parametrize("specimen", specimens.broken(), ids=lambda specimen: specimen.name)
 def test_broken_executor_fails_its_rule(specimen: specimens.Specimen) -> None:
-    outcome = judging.decide(specimen, only=specimen.breaks)
+    outcome = judging.decide(specimen, only=specimen.breaks, hurried=True)
     assert outcome.having("failed") == [specimen.breaks], outcome.describe()

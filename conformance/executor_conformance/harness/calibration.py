@@ -28,7 +28,7 @@ _LARGEST_SCALE = 6.0
 LARGEST_EXTENSION = 2.0
 _COMPUTED_S = 0.02
 #: Seconds for the first constructor, ``start()`` and task, when nothing is known of the executor yet.
-_FIRST_S = 60.0
+FIRST_S = 60.0
 #: If the constructor and ``start()`` together take less than this, workers are started fast or lazily.
 _NOTABLE_S = 0.2
 #: The parallelism that is assumed for an executor created without one; it is Airflow's default.
@@ -239,7 +239,7 @@ class Budgets:
     @classmethod
     def of_the_first(cls, calibration: Calibration) -> Budgets:
         """Budgets for the first executor and its first task: a minute for each step, on any machine."""
-        return replace(cls.of(calibration), arrival_s=_FIRST_S, call_s=_FIRST_S, stop_s=_FIRST_S)
+        return replace(cls.of(calibration), arrival_s=FIRST_S, call_s=FIRST_S, stop_s=FIRST_S)
 
     def ready_s(self, parallelism: object) -> float:
         """Seconds for the constructor or ``start()`` of an executor with this parallelism."""

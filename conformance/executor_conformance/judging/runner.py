@@ -26,7 +26,7 @@ _HANGS_BORNE = 4
 #: How often a rule may wait in vain before it is stopped.
 _WAITS_OF_A_RULE = 15
 #: The second wait is this many times as long as the first.
-_SECOND_WAIT = 5
+SECOND_WAIT = 5
 #: There is no second wait for a call that has hung in this many rules, and none for events once it was in
 #: vain in this many rules.  Other calls of the same executor may still be slow without hanging.
 _HANGS_BEFORE_HURRY, _WAITS_IN_VAIN_BEFORE_HURRY = 2, 5
@@ -110,7 +110,7 @@ class Runner:
         """The context of the next rule, with what the rules so far have shown."""
         budgets = self.context.budgets
         # The first task had a minute: if it did not run, a second wait would not help.
-        second_wait_s = _SECOND_WAIT * budgets.arrival_s if self.context.facts.first_task_s else 0.0
+        second_wait_s = SECOND_WAIT * budgets.arrival_s if self.context.facts.first_task_s else 0.0
         late_s = _LATER * self.store.late_s()
         if late_s:
             budgets = replace(
