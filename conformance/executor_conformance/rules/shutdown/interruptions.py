@@ -27,12 +27,7 @@ def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     slots = trial.slots(2)
-    subject = trial.started(slots)
     gate = trial.gate()
-    held = trial.probes(slots, gate.step)
-    probes = [*held, trial.probe()]
-    subject.submit(*probes)
-    subject.await_started(*held)
     host = os.getpid()
 
     def interrupt() -> None:
@@ -43,7 +38,13 @@ def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
         gate.open()  # end() goes on: it defers the signal
         signal.pause()
 
+    # Before there is an executor: beside the interpreters of InterpreterPoolExecutor, a forked child crashes.
     helper = trial.host.meanwhile(interrupt)
+    subject = trial.started(slots)
+    held = trial.probes(slots, gate.step)
+    probes = [*held, trial.probe()]
+    subject.submit(*probes)
+    subject.await_started(*held)
     end = trial.target.adapter.name_of(Call.END)
     try:
         subject.end()
