@@ -65,7 +65,7 @@ def works_with_replaced_standard_streams(trial: Trial) -> None:
             sys.stdin, sys.stdout, sys.stderr = kept
 
 
-@should()
+@should(after=("faults.works-with-replaced-standard-streams",))
 def works_with_closed_standard_streams(trial: Trial) -> None:
     """Tasks run in a host whose file descriptors 0, 1 and 2 are closed.
 

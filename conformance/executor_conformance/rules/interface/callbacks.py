@@ -230,7 +230,14 @@ def a_result_timeout_leaves_the_call_alone(trial: Trial) -> None:
     expect(len(probe.runs) == 1, expected=f"one run of {what}", actual=f"{len(probe.runs)} runs")
 
 
-@must(needs=(Capability.CALLS,), after=("interface.map-returns-results-in-order",))
+@must(
+    needs=(Capability.CALLS,),
+    after=(
+        "interface.map-returns-results-in-order",
+        "interface.a-result-timeout-leaves-the-call-alone",
+        "faults.cancelling-a-running-call-harms-no-other",  # the iterator cancels its calls after a timeout
+    ),
+)
 def map_raises_timeout_error(trial: Trial) -> None:
     """The iterator that ``map(timeout=...)`` returns raises TimeoutError if a result is not there in time,
     and the executor keeps working.

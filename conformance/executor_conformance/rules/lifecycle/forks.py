@@ -122,7 +122,7 @@ def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
     ``__del__()`` or ``weakref.finalize()`` kills workers or removes files; the child joins a thread that
     exists only in the host; Python itself crashes in a child that is forked beside other interpreters.
     Origin: rohanpm/more-executors#140; langfuse/langfuse-python#1654 (both: an executor after a fork);
-    python/cpython#139759 (InterpreterPoolExecutor; open).
+    python/cpython#139759 (a child that is forked beside another interpreter crashes).
     """
     # Only what the executor registers from now on: multiprocessing's own exit function, for example, kills
     # daemonic workers from any fork.

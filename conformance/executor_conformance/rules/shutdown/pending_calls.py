@@ -16,7 +16,14 @@ from executor_conformance.verdicts import NotApplicable
 _QUEUED_CALLS = 16
 
 
-@should(needs=(Capability.CALLS,), after=("shutdown.cancel-futures-cancels-queued-calls",))
+@should(
+    needs=(Capability.CALLS,),
+    after=(
+        "shutdown.cancel-futures-cancels-queued-calls",
+        "shutdown.shutdown-without-wait-finishes-calls",
+        "interface.wait-and-as-completed-work",
+    ),
+)
 def cancelled_futures_wake_up_waiters(trial: Trial) -> None:
     """``as_completed()`` yields the futures that ``shutdown(cancel_futures=True)`` has cancelled.
 

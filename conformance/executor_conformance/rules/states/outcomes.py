@@ -193,7 +193,13 @@ _USED_BY_EXECUTORS = (
 )
 
 
-@must(after=("states.an-exception-is-a-failure", "states.exactly-one-terminal-event"))
+@must(
+    after=(
+        "states.an-exception-is-a-failure",
+        "states.exactly-one-terminal-event",
+        "faults.a-base-exception-fails-one-task",  # asyncio.CancelledError is one
+    )
+)
 def exceptions_of_every_type_are_failures(trial: Trial) -> None:
     """A task that raises is reported ``failed`` and runs once, even if the executor uses exceptions of this
     type itself, such as EOFError, TimeoutError, StopIteration or ``queue.Empty``.
