@@ -43,22 +43,22 @@ _LONG = (
     "test_broken.py",
     "test_model.py",
     "test_plugin.py",
-    "test_slow_caller.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the slow tests, and deal them to the workers first: each worker starts with a part of the list.
+    """Deal the slow tests to the workers first, those of all files mixed: each worker starts with a part of
+    the list.
 
-    Some need a processor, most of the others wait.  Mixed, they need both processors from start to end.
+    Some of them keep a processor busy, and most of the others wait, so both kinds should run at any time.
     """
     count = Counter(item.path for item in items)
-    number: Counter[Path] = Counter()
+    seen: Counter[Path] = Counter()
     places = {}
     for item in items:
-        places[item] = item.path.name not in _LONG, number[item.path] / count[item.path]
-        number[item.path] += 1
-    items.sort(key=lambda item: places[item])
+        places[item] = item.path.name not in _LONG, seen[item.path] / count[item.path]
+        seen[item.path] += 1
+    items.sort(key=places.__getitem__)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = [item for first in range(workers) for item in items[first::workers]]
 

@@ -325,11 +325,11 @@ class AsyncExecutor(TaskRunner):
                 try:
                     self._wakeup_scheduled = True
                     self._loop.call_soon_threadsafe(self._take_submitted)
-                except BaseException as error:  # a signal handler raised; the next call wakes the loop
+                except BaseException as error:
                     self._wakeup_scheduled = False
-                    if not (isinstance(error, RuntimeError) and self._loop.is_closed()):
-                        raise
-                    # _collect() handles a closed loop.
+                    if isinstance(error, RuntimeError) and self._loop.is_closed():
+                        return  # _collect() handles that
+                    raise  # a signal handler raised; the next call wakes the loop
 
     def _collect(self) -> None:
         if self._home is not None and not self._stopped and self._loop.is_closed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import queue
 import threading
 from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
@@ -46,10 +47,16 @@ class CallersLoop:
         if not self.loop.is_running():
             return self._run_while_stopped(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        waited = threading.Event()
-        future.add_done_callback(lambda _: waited.set())
-        while not waited.wait(patience_s):
-            self._require_response(patience_s)
+        done: queue.SimpleQueue[concurrent.futures.Future[Result]] = queue.SimpleQueue()
+        # If the future is done already, the callback runs here, and what a signal handler raises in it is
+        # swallowed.  As put() is in C, it has then done its work.
+        future.add_done_callback(done.put)
+        while True:
+            try:
+                done.get(timeout=patience_s)
+                break
+            except queue.Empty:
+                self._require_response(patience_s)
         try:
             return future.result()
         except concurrent.futures.CancelledError:

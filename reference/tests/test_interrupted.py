@@ -35,7 +35,7 @@ class Raised(TimeoutError):
 class _Interruption:
     """Raises once, before a bytecode at which a signal handler can run.
 
-    :param moment: the number of the bytecode among those that this thread executes, counted from 0.
+    :param moment: the number of that bytecode among all such ones in this thread, counted from 0.
     """
 
     def __init__(self, moment: int) -> None:
@@ -96,7 +96,8 @@ def _moments(code: CodeType) -> frozenset[int]:
         if after_a_call and not name.startswith("SETUP_"):  # there, Python 3.10 waits for the next one
             moments.add(instruction.offset)
         after_a_call = name.startswith(("CALL", "RESUME"))
-        if "JUMP" in name and isinstance(instruction.argval, int) and instruction.argval < instruction.offset:
+        is_jump = "JUMP" in name and not name.endswith("NO_INTERRUPT")
+        if is_jump and isinstance(instruction.argval, int) and instruction.argval < instruction.offset:
             moments.add(instruction.argval)
     return frozenset(moments)
 

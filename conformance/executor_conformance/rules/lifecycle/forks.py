@@ -120,9 +120,9 @@ def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
     Why: schedulers fork processes for their own purposes, and each gets a copy of the executor.
     Likely causes: an exit function that stops the workers, and does not check in which process it runs;
     ``__del__()`` or ``weakref.finalize()`` kills workers or removes files; the child joins a thread that
-    exists only in the host; Python itself crashes in a child that is forked beside other interpreters.
+    exists only in the host; the workers are subinterpreters, beside which Python crashes in a forked child.
     Origin: rohanpm/more-executors#140; langfuse/langfuse-python#1654 (both: an executor after a fork);
-    python/cpython#139759 (a child that is forked beside another interpreter crashes).
+    python/cpython#139759 (the crash beside subinterpreters).
     """
     # Only what the executor registers from now on: multiprocessing's own exit function, for example, kills
     # daemonic workers from any fork.
@@ -173,9 +173,9 @@ def _expect_normal_exit(trial: Trial, what: str, body: Callable[[], object]) -> 
     expect(
         status in (0, None),  # None: the executor reaps every child, which another rule judges
         expected=f"a child of the scheduler process {what} to exit with status 0",
-        actual=f"it exited with {status}"
-        if status is None or status >= 0
-        else f"it was killed by {signal.Signals(-status).name}",
+        actual=f"it was killed by {signal.Signals(-status).name}"
+        if status and status < 0
+        else f"it exited with {status}",
     )
 
 

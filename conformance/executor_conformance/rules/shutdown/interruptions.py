@@ -40,13 +40,13 @@ def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
 
     # Before there is an executor: beside the interpreters of InterpreterPoolExecutor, a forked child crashes.
     helper = trial.host.meanwhile(interrupt)
-    subject = trial.started(slots)
-    held = trial.probes(slots, gate.step)
-    probes = [*held, trial.probe()]
-    subject.submit(*probes)
-    subject.await_started(*held)
     end = trial.target.adapter.name_of(Call.END)
     try:
+        subject = trial.started(slots)
+        held = trial.probes(slots, gate.step)
+        probes = [*held, trial.probe()]
+        subject.submit(*probes)
+        subject.await_started(*held)
         subject.end()
     except Raised as raised:
         if not isinstance(raised.error, KeyboardInterrupt):
