@@ -8,14 +8,16 @@ executor itself calls them.
 from __future__ import annotations
 
 import abc
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from executor_conformance.contract import Call, TaskKey
 from executor_conformance.requirements import Capability
+
+if TYPE_CHECKING:  # every host has what is imported here: a fork of it takes longer the more that is
+    import asyncio
 
 
 class CannotDrive(Exception):

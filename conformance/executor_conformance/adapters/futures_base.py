@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
-import asyncio
 import concurrent.futures
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from executor_conformance.adapters.api import Driver, Submission, Work
 from executor_conformance.contract import FAILED, SUCCESS, TaskKey
 
-AnyFuture = asyncio.Future[object] | concurrent.futures.Future[object]
+if TYPE_CHECKING:
+    import asyncio
+
+AnyFuture: TypeAlias = "asyncio.Future[object] | concurrent.futures.Future[object]"
 
 
 class FutureDriver(Driver):

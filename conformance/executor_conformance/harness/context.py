@@ -97,6 +97,10 @@ class RunContext:
             return ""
         return self.facts.lacks.get(Capability.CHOSEN_PARALLELISM.name, "") or self.target.fixed
 
+    def can(self, capability: Capability) -> bool:
+        """Whether neither its family nor the target, as it was seen, lacks the capability."""
+        return capability not in self.target.lacks and capability.name not in self.facts.lacks
+
     def arguments(self, parallelism: Any) -> dict[str, Any]:
         """The arguments of the constructor; ``parallelism`` may be ``DEFAULT``."""
         return self.target.arguments(parallelism) if not self.fixed else dict(self.target.options)

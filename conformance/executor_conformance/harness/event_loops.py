@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
+import sys
 import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def running_loops() -> int:
@@ -25,12 +29,18 @@ def open_loops() -> int:
 def objects_on_loops() -> int:
     """Number of tasks, futures and coroutines."""
     gc.collect()
-    return sum(issubclass(type(thing), (asyncio.Future, types.CoroutineType)) for thing in gc.get_objects())
+    kinds: tuple[type, ...] = (types.CoroutineType,)
+    if "asyncio" in sys.modules:
+        kinds += (sys.modules["asyncio"].Future,)
+    return sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
 
 
 def _loops() -> Iterator[asyncio.AbstractEventLoop]:
+    if "asyncio" not in sys.modules:  # then there is none, and importing it would take memory and time
+        return iter(())
+    kind = sys.modules["asyncio"].AbstractEventLoop
     # Not isinstance(): it reads __class__, which raises on some objects.
-    return (thing for thing in gc.get_objects() if issubclass(type(thing), asyncio.AbstractEventLoop))
+    return (thing for thing in gc.get_objects() if issubclass(type(thing), kind))
 
 
 @contextmanager

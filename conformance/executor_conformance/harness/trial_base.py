@@ -47,8 +47,8 @@ class TrialBase(Waiting):
         return self.context.target
 
     def can(self, capability: Capability) -> bool:
-        """Whether neither its family nor the target, as it was seen, lacks the capability."""
-        return capability not in self.target.lacks and capability.name not in self.facts.lacks
+        """:meth:`RunContext.can`."""
+        return self.context.can(capability)
 
     def call(
         self,

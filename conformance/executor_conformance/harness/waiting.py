@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,6 +121,8 @@ class Waiting:
         patient: bool = False,
     ) -> bool:
         """:meth:`wait_for`, for a rule that itself runs on an event loop, which stays free meanwhile."""
+        import asyncio
+
         try:
             second_s = self.patience.second_s(EVENTS) if patient else 0.0
             for nap in self._naps(condition, pump, self.budgets.arrival_s, second_s):

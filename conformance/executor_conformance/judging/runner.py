@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from executor_conformance.judging.outcome import evaluate_rule, finding_from
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.programs.generating import prepare
+from executor_conformance.requirements import Capability
 from executor_conformance.rules.catalogue import Rule
 from executor_conformance.verdicts import Finding
 
@@ -76,7 +78,7 @@ class Runner:
                     prepare()
                 rule_s += _PROGRAM_S * self.context.programs * self.context.budgets.scale
             limits = replace(self.limits, rule_s=rule_s)
-            rule.body  # noqa: B018 - imported here, once, and not in each host
+            self._import_for_hosts(rule)
             ended = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -88,6 +90,12 @@ class Runner:
         if finding.late_s:
             self.store.add_late(finding.late_s)
         return finding
+
+    def _import_for_hosts(self, rule: Rule) -> None:
+        """Import here, once, what the rule's host would import."""
+        rule.body  # noqa: B018
+        if self.context.target.adapter.takes_coroutines and self.context.can(Capability.COROUTINE):
+            importlib.import_module("executor_conformance.probes.asyncio_loop")
 
     def _run_here(self, rule: Rule, scratch: str) -> Finding:
         """In this process, so that a debugger can look at it; a hang stays a hang."""

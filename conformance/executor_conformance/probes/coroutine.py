@@ -24,12 +24,14 @@ waited for a moment after that.  It has some steps of its own:
 from __future__ import annotations
 
 import contextvars
+import functools
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
-from executor_conformance.probes.event_loop import library
+from executor_conformance.probes.event_loop import Library
 from executor_conformance.probes.steps import ENDINGS, STEPS, note
 from executor_conformance.probes.task import begin
 from executor_conformance.probes.transport import record
@@ -180,3 +182,21 @@ async def _end_by_timeout() -> None:
 
 
 _ENDINGS = {"cancel": _end_by_cancelling, "timeout": _end_by_timeout}
+
+
+def library() -> Library:
+    """The library whose loop runs this coroutine."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        from executor_conformance.probes.trio_loop import Trio
+
+        return Trio(trio)
+    return _asyncio()
+
+
+@functools.cache  # an unfinished coroutine needs it even when the interpreter exits
+def _asyncio() -> Library:
+    # asyncio takes several MB, of which every fork of a host would copy the page tables.
+    from executor_conformance.probes.asyncio_loop import ASYNCIO
+
+    return ASYNCIO

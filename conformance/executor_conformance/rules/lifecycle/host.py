@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import fcntl
 import functools
@@ -322,6 +321,8 @@ def _settings(frozen_before: int) -> dict[str, object]:
 
 def _event_loop() -> tuple[str, int]:
     """The class of the event loop policy, and the loop that is set for this thread, running or not."""
+    import asyncio
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # policies are deprecated, and Python 3.16 removes them
         policy = asyncio.get_event_loop_policy()
