@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.judging.beside import Beside
 from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, Ask, Blame, Decided, blocked_by
 from executor_conformance.judging.outcome import internal_error, printable
 from executor_conformance.judging.store import VerdictStore
@@ -17,6 +18,8 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
 #: half, all of them and the first do so in one run of 128.
 _MORE_TRIES = 6
+#: Once this rule has passed, two rules may run at the same time.
+_COEXIST = "lifecycle.two-executors-coexist-in-one-process"
 #: Seconds that a suspect may take in another process before it is taken for killed.
 _PATIENCE_S = 60.0
 
@@ -34,6 +37,7 @@ class Judge:
     :param time_limit_s: total seconds for rules that hang or are cut off; rules not reached by then are
         ``inconclusive``.  Other rules take as long as they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
+    :param beside: runs early rules beside the others; ``None``: every rule runs in its place.
     """
 
     run: Callable[[Rule], Finding]
@@ -44,6 +48,7 @@ class Judge:
     location: TaskLocation = TaskLocation.UNKNOWN
     time_limit_s: float = float("inf")
     replaying: bool = False
+    beside: Beside | None = None
     _undecided: list[str] = field(default_factory=list)
 
     @functools.cached_property
@@ -68,7 +73,8 @@ class Judge:
                 return known
             began = monotonic()
             finding = self._unless_by_chance(rule, self._judge(rule))
-            finding = replace(finding, duration_s=round(monotonic() - began, 4))
+            duration_s = max(round(monotonic() - began, 4), finding.duration_s)
+            finding = replace(finding, duration_s=duration_s)
             is_open = finding.verdict is Verdict.FAILED and not self.replaying
             self.store.save(rule.id, self._blame.first_word(rule, replace(finding, provisional=is_open)))
         # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
@@ -88,6 +94,22 @@ class Judge:
         return printable(finding)
 
     def _finding_on(self, rule: Rule) -> Finding:
+        finding = self._without_running(rule)
+        if finding is not None:
+            return finding
+        if self._is_over:
+            return Finding(
+                Verdict.INCONCLUSIVE,
+                actual=f"not run: the {self.time_limit_s:.0f} s limit was reached (--conformance-time-limit)",
+            )
+        began = monotonic()
+        finding = self._run(rule)
+        if finding.hung_call or finding.cut_off:
+            self.store.add_lost_time(max(monotonic() - began, finding.duration_s))
+        return finding
+
+    def _without_running(self, rule: Rule) -> Finding | None:
+        """Why a rule is not applicable or blocked; ``None``: it has to be run."""
         for need in rule.needs:
             reason = self.lacks.get(need) if isinstance(need, Capability) else None
             if reason is not None:
@@ -103,16 +125,29 @@ class Judge:
                 reason = need.missing(self.location)
             if reason:
                 return _not_applicable(reason, need.value)
-        if self._is_over:
-            return Finding(
-                Verdict.INCONCLUSIVE,
-                actual=f"not run: the {self.time_limit_s:.0f} s limit was reached (--conformance-time-limit)",
-            )
-        began = monotonic()
-        finding = self.run(rule)
-        if finding.hung_call or finding.cut_off:
-            self.store.add_lost_time(monotonic() - began)
-        return finding
+        return None
+
+    def _run(self, rule: Rule) -> Finding:
+        if self.beside is None:
+            return self.run(rule)
+        if self.beside.may_start and self._may_run_two:
+            early = [
+                other
+                for other in catalogue().values()
+                if other.turn == "early"
+                and other.id in self.selected
+                and other != rule
+                and self._without_running(other) is None
+            ]
+            self.beside.start(early, lambda: self._is_over)
+        return self.beside.run(rule)
+
+    @property
+    def _may_run_two(self) -> bool:
+        """Whether this executor was seen to be in nobody's way, and its workers are its own."""
+        seen = self.store.load(_COEXIST)
+        where = (TaskLocation.HOST, TaskLocation.LOCAL_PROCESSES)
+        return seen is not None and seen.verdict is Verdict.PASSED and self.location in where
 
     @property
     def _is_over(self) -> bool:

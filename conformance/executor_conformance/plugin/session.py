@@ -23,6 +23,7 @@ from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import MOST_SLOTS, RunContext
 from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
+from executor_conformance.judging.beside import Beside
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
 from executor_conformance.judging.store import VerdictStore
@@ -113,6 +114,7 @@ class ConformanceSession:
         self._refused = False
         self._folder: RunFolder | None = None
         self._judge: Judge | None = None
+        self._beside: Beside | None = None
         self._selected: frozenset[str] = frozenset()
         self._environment = Environment()
         self._environment.notice_children()
@@ -210,13 +212,11 @@ class ConformanceSession:
             dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
         )
         store = VerdictStore(self.directory)
-        runner = Runner(
-            context,
-            store,
-            self.directory,
-            contained=not (self._option("usepdb") or self._option("trace")),
-            show_output=self._option("capture") == "no",
-        )
+        contained = not (self._option("usepdb") or self._option("trace"))
+        show_output = self._option("capture") == "no"
+        runner = Runner(context, store, self.directory, contained=contained, show_output=show_output)
+        if contained and not show_output:  # the output of two rules at once could not be told apart
+            self._beside = Beside(runner.run, self.directory)
         return Judge(
             runner.run,
             store,
@@ -226,6 +226,7 @@ class ConformanceSession:
             location=facts.location,
             time_limit_s=self.settings.time_limit_s,
             replaying=self.settings.replay is not None,
+            beside=self._beside,
         )
 
     def _option(self, name: str) -> Any:
@@ -406,6 +407,8 @@ class ConformanceSession:
             terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
+        if self._beside is not None:
+            self._beside.stop()
         if self._judge is not None:
             gc.freeze()
         self._clean()

@@ -18,7 +18,7 @@ from typing import Any
 
 from executor_conformance.requirements import Capability, Need, Observation
 from executor_conformance.rules.chapters import CHAPTERS, Chapter
-from executor_conformance.rules.declaration import Budget, Level, RuleBody
+from executor_conformance.rules.declaration import Budget, Level, RuleBody, Turn
 
 _PACKAGE = "executor_conformance.rules"
 _NEEDS = {"Capability": Capability, "Observation": Observation}
@@ -34,6 +34,7 @@ class Rule:
     :param gateway: nothing can be judged where this rule failed.
     :param events_only: it only looks at the events of others.
     :param budget: what bounds its time.
+    :param turn: when it runs.
     :param module: of the function that checks it.
     :param line: of its ``def``, counted from 1.
     """
@@ -50,6 +51,7 @@ class Rule:
     gateway: bool
     events_only: bool
     budget: Budget
+    turn: Turn
     module: str
     function: str
     line: int
@@ -214,6 +216,7 @@ def _rule(declaration: _Declaration, gateways: list[str]) -> Rule:
         gateway=values.get("gateway", False),
         events_only=values.get("events_only", False),
         budget=values.get("budget", "rule"),
+        turn=values.get("turn", "in order"),
         module=declaration.module,
         function=declaration.function,
         line=declaration.line,

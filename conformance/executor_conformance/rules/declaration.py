@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RuleBody = Callable[["Trial"], None]
 #: What bounds the time of a rule: the limit of a rule, or the number of random programs as well.
 Budget = Literal["rule", "programs"]
+#: When a rule runs.
+Turn = Literal["in order", "early", "alone"]
 
 
 class Level(str, enum.Enum):
@@ -39,6 +41,7 @@ def _declare(
     events_only: bool = False,
     runs_tasks: bool = True,
     budget: Budget = "rule",
+    turn: Turn = "in order",
 ) -> Callable[[RuleBody], RuleBody]:
     """Declare a rule.
 
@@ -48,6 +51,9 @@ def _declare(
     :param events_only: a gateway that only looks at the events of others.
     :param runs_tasks: the rule runs a task, so it comes after the gateways that are about tasks.
     :param budget: ``"programs"`` for rules that perform random programs, which can be replayed.
+    :param turn: ``"early"`` for rules that take long and either wait or are about no time: they run beside
+        the rules before them.  ``"alone"`` for rules that count pages by the processes which share them:
+        nothing else of this pytest process runs meanwhile.
     """
     return lambda body: body
 

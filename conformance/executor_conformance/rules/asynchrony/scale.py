@@ -168,6 +168,7 @@ def waiting_coroutines_cost_no_cpu(trial: Trial) -> None:
 @must(
     needs=(Observation.VISIBLE_WORKERS, *_ASYNC),
     after=(*_IS_ASYNC, "asynchrony.a-thousand-coroutines-run-at-once"),
+    turn="alone",
 )
 def waiting_coroutines_cost_little_memory(trial: Trial) -> None:
     """A waiting coroutine costs less than 20 KiB of memory and no thread.

@@ -21,7 +21,7 @@ _COLLECTIONS, _PAIRS_BEFORE_THE_LAST = 3, 15
 _KIB = 1024
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,), after=("shutdown.end-leaves-no-worker",))
+@must(needs=(Observation.LOCAL_PROCESSES,), after=("shutdown.end-leaves-no-worker",), turn="alone")
 def copy_on_write_survives_garbage_collection(trial: Trial) -> None:
     """With 150 MB of garbage-collected objects in the host before ``start()``, no worker or task that
     collects garbage grows by 20 MB, or by 15 % of what the host holds.

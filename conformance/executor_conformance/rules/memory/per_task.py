@@ -27,6 +27,7 @@ _BLOCKS_LEAKED_PER_TASK, _BLOCK_NOISE = 0.25, 30
 @must(
     needs=(Observation.LOCAL_PROCESSES,),
     after=("memory.no-resource-leak-per-task", "states.a-burst-is-reported-completely"),
+    turn="alone",
 )
 def worker_memory_stops_growing(trial: Trial) -> None:
     """The total memory of all workers stops growing within 1,000 tasks.
