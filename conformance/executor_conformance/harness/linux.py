@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -24,13 +25,25 @@ def duration_s(call: Callable[[], object]) -> float:
     return monotonic() - began
 
 
+#: Signals whose handlers may raise, such as those of Ctrl-C and pytest-timeout.
+_MAY_RAISE = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+
 def fork() -> int:
     """``os.fork`` without the warning of Python 3.12 about threads: under pytest-xdist there is one, and
     the child runs nothing that it could have locked.
+
+    Signals wait meanwhile: around a fork, Python calls what was passed to ``os.register_at_fork``, such as a
+    function of ``logging``, and swallows what a signal handler raises in it.  What a handler raises
+    afterwards comes from this function in the parent; the child runs all the same.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return os.fork()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAY_RAISE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return os.fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _PR_SET_PDEATHSIG = 1
