@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from executor_conformance.rules import catalogue
 from fixtures import specimens
 from fixtures.kill_matrix import MATRIX, Row, blame_precision, document, read
@@ -9,7 +11,7 @@ from fixtures.kill_matrix import MATRIX, Row, blame_precision, document, read
 
 def row(breaks: str, *failed: str, name: str = "Some", undecided: int = 0) -> Row:
     specimen = specimens.Specimen(f"fixtures.broken.chapter:{name}", "It <breaks> a|b.", breaks)
-    return Row(specimen, failed, blocked=3, undecided=undecided)
+    return Row(specimen, failed, blocked=3, undecided=undecided, rules=len(catalogue()))
 
 
 def test_row_is_exact_if_only_its_rule_failed() -> None:
@@ -45,12 +47,23 @@ def test_written_matrix_can_be_read_again() -> None:
     ]
     text = document(rows)
     assert document(read(text)) == text
+    assert "fewer than" not in text
     assert [one.failed for one in read(text)] == [(first,), (second, first), ()]
+
+
+def test_a_row_tells_by_how_many_rules_it_was_judged() -> None:
+    first, *_ = catalogue()
+    new = row(first, first, name="New")
+    old, unknown = replace(new, rules=100), replace(new, rules=0)
+    assert [one.is_stale for one in (new, old, unknown)] == [False, True, True]
+    text = document([new, old, unknown])
+    assert f"2 of these rows may be from when there were fewer than {len(catalogue())} rules." in text
+    assert sorted(one.rules for one in read(text)) == [0, 100, len(catalogue())]
 
 
 def test_committed_matrix_names_every_executor_and_is_exact() -> None:
     lines = [line.split(" | ") for line in MATRIX.read_text(encoding="utf-8").splitlines() if "`" in line]
-    rows = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 5}
+    rows = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 6}
     by_rule = {cells[0].strip("| `"): cells for cells in lines if len(cells) == 3}
     pending = [
         line.split("`")[1] for line in MATRIX.read_text(encoding="utf-8").splitlines() if line[:3] == "- `"
