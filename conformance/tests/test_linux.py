@@ -5,22 +5,43 @@ from __future__ import annotations
 import subprocess
 import sys
 
-#: A signal that comes in the middle of a fork, where Python runs functions of others.
-_INTERRUPTED_FORK = """
-import os, signal
-from executor_conformance.harness.linux import fork
+import pytest
 
-os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+_FORK = """
+import os, signal
+from executor_conformance.harness.linux import fork, let_signals_come, signals_wait
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+{when}
+pid = -1
 try:
-    if fork() == 0:
-        os._exit(0)
+    with signals_wait() as mask:
+        pid = fork()
+        if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            let_signals_come(mask)
+            os._exit(7)
+    print("not interrupted")
 except KeyboardInterrupt:
     print("interrupted")
-else:
-    print("the interrupt was lost")
+print("exit status of the child:", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print("masked:", signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 """
 
 
-def test_ctrl_c_is_not_lost_in_a_fork() -> None:
-    run = subprocess.run([sys.executable, "-c", _INTERRUPTED_FORK], capture_output=True, text=True)
-    assert (run.stdout, run.stderr) == ("interrupted\n", "")
+@pytest.mark.parametrize(
+    ("when", "first_line"),
+    [
+        ("os.register_at_fork(before=interrupt)", "interrupted"),
+        ("os.register_at_fork(after_in_parent=interrupt)", "interrupted"),
+        ("os.register_at_fork(after_in_child=interrupt)", "not interrupted"),
+    ],
+)
+def test_ctrl_c_during_a_fork_is_for_the_parent_and_comes_afterwards(when: str, first_line: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _FORK.format(when=when)], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.splitlines() == [first_line, "exit status of the child: 7", "masked: set()"]
+    assert run.stderr == ""

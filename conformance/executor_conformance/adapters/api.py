@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from executor_conformance.contract import Call, TaskKey
 from executor_conformance.requirements import Capability
 
-if TYPE_CHECKING:  # every host has what is imported here: a fork of it takes longer the more that is
+if TYPE_CHECKING:  # the more a host has imported, the longer its forks take
     import asyncio
 
 

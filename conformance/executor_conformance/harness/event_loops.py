@@ -30,17 +30,22 @@ def objects_on_loops() -> int:
     """Number of tasks, futures and coroutines."""
     gc.collect()
     kinds: tuple[type, ...] = (types.CoroutineType,)
-    if "asyncio" in sys.modules:
-        kinds += (sys.modules["asyncio"].Future,)
+    if future := _of_asyncio("Future"):
+        kinds += (future,)
     return sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
 
 
 def _loops() -> Iterator[asyncio.AbstractEventLoop]:
-    if "asyncio" not in sys.modules:  # then there is none, and importing it would take memory and time
+    kind = _of_asyncio("AbstractEventLoop")
+    if kind is None:
         return iter(())
-    kind = sys.modules["asyncio"].AbstractEventLoop
     # Not isinstance(): it reads __class__, which raises on some objects.
     return (thing for thing in gc.get_objects() if issubclass(type(thing), kind))
+
+
+def _of_asyncio(name: str) -> type | None:
+    """A class of asyncio; ``None`` if nobody has imported it, so that there are no instances."""
+    return getattr(sys.modules.get("asyncio"), name, None)
 
 
 @contextmanager

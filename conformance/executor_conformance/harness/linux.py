@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Taken before the executor under test is imported: one that replaces ``time.monotonic`` or ``time.sleep``
 # must not stop the suite's own clocks.
@@ -25,25 +26,41 @@ def duration_s(call: Callable[[], object]) -> float:
     return monotonic() - began
 
 
+SignalMask = set[int | signal.Signals]
 #: Signals whose handlers may raise, such as those of Ctrl-C and pytest-timeout.
 _MAY_RAISE = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
-def fork() -> int:
-    """``os.fork`` without the warning of Python 3.12 about threads: under pytest-xdist there is one, and
-    the child runs nothing that it could have locked.
+@contextlib.contextmanager
+def signals_wait() -> Iterator[SignalMask]:
+    """Let signals whose handlers may raise wait until a fork is over and its pid is known.
 
-    Signals wait meanwhile: around a fork, Python calls what was passed to ``os.register_at_fork``, such as a
-    function of ``logging``, and swallows what a signal handler raises in it.  What a handler raises
-    afterwards comes from this function in the parent; the child runs all the same.
+    Around a fork, Python calls what was passed to ``os.register_at_fork``, such as a function of ``logging``,
+    and swallows what a signal handler raises in it: Ctrl-C would be lost.
+
+    :yields: the signal mask as it was, for :func:`let_signals_come`.  The child calls that once it has set
+        its own handlers: what was sent to its process group must not raise in it before.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAY_RAISE)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return os.fork()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _MAY_RAISE)  # a handler may raise here, too
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_come(mask: SignalMask) -> None:
+    """Set the signal mask that :func:`signals_wait` has yielded."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def fork() -> int:
+    """``os.fork`` without the warning of Python 3.12 about threads: under pytest-xdist there is one, and
+    the child uses nothing that it could have locked.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
 
 
 _PR_SET_PDEATHSIG = 1

@@ -16,7 +16,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.containment_result import ContainmentResult, End, Limits
 from executor_conformance.harness.host_process import become_host
-from executor_conformance.harness.linux import adopt_orphans, fork, monotonic
+from executor_conformance.harness.linux import SignalMask, adopt_orphans, fork, let_signals_come, monotonic
 
 #: Seconds that resource trackers have to remove the names in /dev/shm that they know.
 _TRACKERS_S = 1.0
@@ -33,6 +33,7 @@ class Assignment:
     :param scratch: a directory for the temporary files of the executor.
     :param show_output: let the executor print to pytest's own standard output.
     :param pytest_pid: of the parent; the warden ends everything when it is gone.
+    :param signal_mask: of the parent, in which signals wait until the warden ignores them.
     """
 
     body: Callable[[Blackboard], None]
@@ -41,6 +42,7 @@ class Assignment:
     scratch: str
     show_output: bool
     pytest_pid: int
+    signal_mask: SignalMask
 
 
 def keep_watch(assignment: Assignment, writer: int) -> NoReturn:
@@ -50,6 +52,7 @@ def keep_watch(assignment: Assignment, writer: int) -> NoReturn:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
+        let_signals_come(assignment.signal_mask)
         signal.setitimer(signal.ITIMER_REAL, 0)
         adopt_orphans()
         result = _watch(assignment, writer)

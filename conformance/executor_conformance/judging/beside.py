@@ -1,27 +1,45 @@
 """Runs a few long rules beside the others, in a process of its own.
 
-These are the rules of turn ``"early"``: most of them wait, and the rest are about no time.  Run in their
-place, they would leave a processor idle.  A pytest process forks this process as soon as the executor is
-known to work beside another one, which an executor with a fixed port may not.  It runs one early rule after
-the other and stores the findings.  Under pytest-xdist, the workers share them.
+These are the rules of turn ``"early"``: most of them wait, and the rest do not depend on timing.  In order,
+they would leave a processor idle.  A pytest process forks this process as soon as two executors are known to
+work beside each other, in one process and in two: those with a fixed port, or with names that two forks of
+one process make alike, do not.  The process runs one early rule after the other and stores the findings.
+Under pytest-xdist, the workers share them.
 
-A rule is run by whoever *claims* it first, by creating a file with its own pid.  A process that gets to a
-rule of which another is the owner waits for the finding; should the owner be killed, it runs the rule itself.
+Whoever *claims* a rule first runs it.  A claim is a symbolic link to the pid of its owner.  A process that
+reaches a rule claimed by another waits for the finding; if the owner is killed, it runs the rule itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
+from executor_conformance.contract import SUCCESS
 from executor_conformance.harness import processes
-from executor_conformance.harness.linux import die_with_parent, fork, monotonic, sleep
-from executor_conformance.rules.catalogue import Rule
-from executor_conformance.verdicts import Finding
+from executor_conformance.harness.linux import (
+    SignalMask,
+    die_with_parent,
+    fork,
+    let_signals_come,
+    monotonic,
+    signals_wait,
+    sleep,
+)
+from executor_conformance.harness.trial import Trial
+from executor_conformance.rules.catalogue import Rule, catalogue
+from executor_conformance.verdicts import Finding, Verdict
+
+#: Seconds that a process has to end its rule in an orderly way.
+_STOP_S = 10.0
 
 
 class _Stop(BaseException):
@@ -42,22 +60,25 @@ class Beside:
         self._taken: set[str] = set()
         os.makedirs(self._folder, exist_ok=True)
 
-    @property
-    def may_start(self) -> bool:
-        """Whether no process of this run has started one, and there is a processor for it."""
-        return len(os.sched_getaffinity(0)) > 1 and not os.path.exists(self._path("started"))
+    def start(self, rules: Iterable[Rule], is_still_to_run: Callable[[Rule], bool]) -> None:
+        """Start on those of these rules that are early, unless a pytest process of this run has done so.
 
-    def start(self, rules: Sequence[Rule], is_over: Callable[[], bool]) -> None:
-        """Start on these rules, unless another pytest process has started first.
-
-        :param is_over: whether there is no time left for another rule.
+        :param is_still_to_run: whether a rule can be judged by running it, and there is time for that.
         """
-        if not self._creates("started"):
+        if os.path.lexists(self._path("started")):
+            return
+        early = [rule for rule in rules if rule.turn == "early" and is_still_to_run(rule)]
+        if not has_spare_processor():
+            early = [rule for rule in early if rule.budget != "programs"]  # the others mostly wait
+        if not self._creates("started") or not early:
+            return
+        if self._run(_two_hosts()).verdict is not Verdict.PASSED:
             return
         pytest_pid = os.getpid()
-        self._process = fork()
-        if self._process == 0:
-            self._run_all(rules, is_over, pytest_pid)
+        with signals_wait() as mask:
+            self._process = fork()
+            if self._process == 0:
+                self._run_all(early, is_still_to_run, pytest_pid, mask)
 
     def run(self, rule: Rule) -> Finding:
         """What was found beside, once; otherwise run the rule now."""
@@ -73,9 +94,15 @@ class Beside:
 
     def stop(self) -> None:
         """End the process, and what it runs."""
-        if self._process:
-            processes.kill(self._process, signal.SIGTERM)
-            self._await_process()
+        if not self._process:
+            return
+        processes.kill(self._process, signal.SIGTERM)
+        latest = monotonic() + _STOP_S
+        while processes.is_alive(self._process):
+            if monotonic() > latest:  # what the signal has raised was swallowed; its warden cleans up
+                processes.kill(self._process)
+            sleep(0.01)
+        self._await_process()
 
     def _await_process(self) -> None:
         if self._process:
@@ -85,8 +112,9 @@ class Beside:
 
     def _await_finding(self, rule: Rule) -> Finding | None:
         """The owner's finding; ``None``: it was killed."""
+        owner = int(os.readlink(self._path(rule.id)))
         while True:
-            is_alive = self._owner_is_alive(rule)  # looked up first: it may store the finding and exit
+            is_alive = processes.is_alive(owner)  # looked up first: it may store the finding and exit
             try:
                 with open(self._path(f"{rule.id}.json")) as file:
                     return Finding.from_dict(json.load(file))
@@ -95,16 +123,10 @@ class Beside:
                     return None
             sleep(0.02)
 
-    def _owner_is_alive(self, rule: Rule) -> bool:
-        with open(self._path(rule.id)) as file:
-            owner = file.read()
-        return not owner or processes.is_alive(int(owner))  # empty: it has just been created
-
     def _creates(self, name: str) -> bool:
-        """Create a file with the pid of this process; ``False`` if there is one already."""
+        """Create a link to the pid of this process; ``False`` if there is one already."""
         try:
-            with open(self._path(name), "x") as file:
-                file.write(str(os.getpid()))
+            os.symlink(str(os.getpid()), self._path(name))
         except FileExistsError:
             return False
         return True
@@ -114,18 +136,27 @@ class Beside:
 
     # -- in the process --------------------------------------------------------------------------------------
 
-    def _run_all(self, rules: Sequence[Rule], is_over: Callable[[], bool], pytest_pid: int) -> NoReturn:
+    def _run_all(
+        self,
+        rules: Iterable[Rule],
+        is_still_to_run: Callable[[Rule], bool],
+        pytest_pid: int,
+        mask: SignalMask,
+    ) -> NoReturn:
         status = 1
         try:
-            signal.signal(signal.SIGTERM, _stop)
             os.setsid()  # Ctrl-C is for pytest, which then stops this process
+            signal.signal(signal.SIGTERM, _stop)
+            let_signals_come(mask)
             die_with_parent(signal.SIGKILL, pytest_pid)
             for rule in rules:
-                if not is_over() and self._creates(rule.id):
+                if is_still_to_run(rule) and self._creates(rule.id):
                     self._store(rule)
             status = 0
         except _Stop:
             pass
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
 
@@ -140,3 +171,47 @@ class Beside:
 
 def _stop(*_: object) -> None:
     raise _Stop
+
+
+# -- whether there may be two hosts --------------------------------------------------------------------------
+
+
+@functools.cache
+def _two_hosts() -> Rule:
+    """:func:`two_hosts_coexist`, as a rule that is in no chapter."""
+    first = next(iter(catalogue().values()))
+    return replace(
+        first,
+        id="beside.two-hosts-coexist",
+        needs=(),
+        module=__name__,
+        function=two_hosts_coexist.__name__,
+    )
+
+
+def two_hosts_coexist(trial: Trial) -> None:
+    """Executors in two forks of one process do not affect each other."""
+    there, here = trial.probe(), trial.probe()
+
+    def run_there() -> None:
+        subject = trial.started(slots=1)
+        subject.run(there)
+        subject.expect_outcome(there, SUCCESS, "a task")
+
+    trial.host.in_another_host(run_there)  # which keeps its executor
+    subject = trial.started(slots=1)
+    subject.run(here)
+    subject.expect_outcome(here, SUCCESS, "a task while another host has an executor")
+    subject.end()
+
+
+# -- processors ----------------------------------------------------------------------------------------------
+
+
+def has_spare_processor(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether pytest may use more processors than it has processes that run rules."""
+    count = float(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):  # no cgroups v2, or no limit
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        count = min(count, int(quota) / int(period))
+    return count > int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

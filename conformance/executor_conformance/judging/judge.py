@@ -18,7 +18,7 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
 #: half, all of them and the first do so in one run of 128.
 _MORE_TRIES = 6
-#: Once this rule has passed, two rules may run at the same time.
+#: Where this rule has not passed, rules run one at a time.
 _COEXIST = "lifecycle.two-executors-coexist-in-one-process"
 #: Seconds that a suspect may take in another process before it is taken for killed.
 _PATIENCE_S = 60.0
@@ -106,6 +106,12 @@ class Judge:
         finding = self._run(rule)
         if finding.hung_call or finding.cut_off:
             self.store.add_lost_time(max(monotonic() - began, finding.duration_s))
+        if finding.hung_call and finding.trace is None:
+            self.store.add_hang(finding.hung_call, rule.id)
+        if finding.waited_in_vain:
+            self.store.add_wait_in_vain(rule.id)
+        if finding.late_s:
+            self.store.add_late(finding.late_s)
         return finding
 
     def _without_running(self, rule: Rule) -> Finding | None:
@@ -130,24 +136,24 @@ class Judge:
     def _run(self, rule: Rule) -> Finding:
         if self.beside is None:
             return self.run(rule)
-        if self.beside.may_start and self._may_run_two:
-            early = [
-                other
-                for other in catalogue().values()
-                if other.turn == "early"
-                and other.id in self.selected
-                and other != rule
-                and self._without_running(other) is None
-            ]
-            self.beside.start(early, lambda: self._is_over)
+        if self._may_run_two:
+            early = [other for other in catalogue().values() if other.id in self.selected and other != rule]
+            self.beside.start(early, self._is_still_to_run)
         return self.beside.run(rule)
 
     @property
     def _may_run_two(self) -> bool:
-        """Whether this executor was seen to be in nobody's way, and its workers are its own."""
+        """Whether this executor works beside another one in its process, and its workers are its own."""
         seen = self.store.load(_COEXIST)
-        where = (TaskLocation.HOST, TaskLocation.LOCAL_PROCESSES)
-        return seen is not None and seen.verdict is Verdict.PASSED and self.location in where
+        return (
+            seen is not None
+            and seen.verdict is Verdict.PASSED
+            and self.location in (TaskLocation.HOST, TaskLocation.LOCAL_PROCESSES)
+            and Capability.OWN_WORKERS not in {**self.lacks, **self.lacks_itself}
+        )
+
+    def _is_still_to_run(self, rule: Rule) -> bool:
+        return not self._is_over and self._without_running(rule) is None
 
     @property
     def _is_over(self) -> bool:

@@ -82,14 +82,7 @@ class Runner:
             ended = contain(body, limits=limits, scratch=scratch, show_output=self.show_output)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        finding = finding_from(ended)
-        if finding.hung_call and finding.trace is None:
-            self.store.add_hang(finding.hung_call, rule.id)
-        if finding.waited_in_vain:
-            self.store.add_wait_in_vain(rule.id)
-        if finding.late_s:
-            self.store.add_late(finding.late_s)
-        return finding
+        return finding_from(ended)
 
     def _import_for_hosts(self, rule: Rule) -> None:
         """Import here, once, what the rule's host would import."""

@@ -215,7 +215,9 @@ class ConformanceSession:
         contained = not (self._option("usepdb") or self._option("trace"))
         show_output = self._option("capture") == "no"
         runner = Runner(context, store, self.directory, contained=contained, show_output=show_output)
-        if contained and not show_output:  # the output of two rules at once could not be told apart
+        # The output of two rules at once could not be told apart, and an import that starts something may be
+        # made once at a time.
+        if contained and not show_output and not facts.starts_on_import:
             self._beside = Beside(runner.run, self.directory)
         return Judge(
             runner.run,

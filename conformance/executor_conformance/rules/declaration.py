@@ -51,9 +51,10 @@ def _declare(
     :param events_only: a gateway that only looks at the events of others.
     :param runs_tasks: the rule runs a task, so it comes after the gateways that are about tasks.
     :param budget: ``"programs"`` for rules that perform random programs, which can be replayed.
-    :param turn: ``"early"`` for rules that take long and either wait or are about no time: they run beside
-        the rules before them.  ``"alone"`` for rules that count pages by the processes which share them:
-        nothing else of this pytest process runs meanwhile.
+    :param turn: ``"early"`` for rules that take long and mostly wait, or that do not depend on timing: they
+        may run beside the rules before them.  ``"alone"`` for rules that count what other hosts have as well,
+        such as pages by the processes that share them: nothing else that this pytest process has started runs
+        meanwhile.
     """
     return lambda body: body
 

@@ -171,7 +171,8 @@ def survives_file_descriptor_exhaustion(trial: Trial) -> None:
         "faults.survives-the-death-of-all-workers",
         "faults.submit-survives-a-worker-death",
         "states.a-result-belongs-to-its-task",
-    )
+    ),
+    turn="alone",
 )
 def survives_process_exhaustion(trial: Trial) -> None:
     """While no new process can be created, each task is rejected or gets a terminal event.  Afterwards the
@@ -191,7 +192,8 @@ def survives_process_exhaustion(trial: Trial) -> None:
         "faults.sync-survives-a-worker-death",
         "faults.survives-file-descriptor-exhaustion",
         "faults.survives-process-exhaustion",
-    )
+    ),
+    turn="alone",
 )
 def sync_survives_resource_exhaustion(trial: Trial) -> None:
     """While file descriptors or processes are exhausted, ``heartbeat()`` and ``sync()`` do not raise.

@@ -27,6 +27,7 @@ _FREE_PROCESSES = 6
         "faults.survives-file-descriptor-exhaustion",
         "faults.survives-process-exhaustion",
     ),
+    turn="alone",
 )
 def a_failed_start_leaves_no_worker(trial: Trial) -> None:
     """If workers cannot all be started, for lack of file descriptors or processes, those that were started
