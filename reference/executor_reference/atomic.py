@@ -6,6 +6,7 @@ its result is stored.  The caller could then not know that there is a new proces
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 from io import FileIO
 from itertools import starmap
@@ -25,15 +26,25 @@ def append_result(results: list[Any], function: Callable[..., Any], *arguments: 
 
 
 def fork(pids: list[int], child: Callable[[], object]) -> None:
-    """Fork, append the pid of the child to a list, and run ``child``, which never returns, in the child."""
+    """Fork, append the pid of the child to a list, and run ``child``, which never returns, in the child.
+
+    Signals wait until the fork is over.  Around a fork, Python calls the functions that were registered with
+    ``os.register_at_fork``, and swallows what a signal handler raises in one of them: the interrupt would be
+    lost, and the lock of :mod:`logging` would stay locked.
+
+    :param child: it resets the signal handlers, which are the host's, and then unblocks all signals.
+    """
     host = os.getpid()
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
         append_result(pids, os.fork)
         if pids[0] == 0:
             child()
     finally:
-        if os.getpid() != host:  # the child still has the host's signal handlers, and one of them raised
+        if os.getpid() != host:
             os._exit(1)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def open_pidfd(pid: int) -> FileIO:

@@ -13,6 +13,8 @@ import gc
 import itertools
 import logging
 import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +78,8 @@ class _Interruption:
             return  # the one moment at which a result can be lost, as the docstrings say
         if os.getpid() != self._host or threading.get_ident() != self._thread:
             return
+        if signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            return  # it waits
         self._left -= 1
         if self._left < 0 and not self.has_raised:
             self.has_raised = True
@@ -327,3 +331,43 @@ def test_interrupted_async_executor(call: str, tmp_path: Path) -> None:
             host.assert_exactly_once(*keys)
         if not interrupted:
             return
+
+
+_INTERRUPTED_FORK = """
+import logging, os, signal, sys, threading
+from executor_reference import LocalExecutor
+
+def handler(*_):
+    raise TimeoutError
+
+def interrupt():
+    if is_armed:
+        os.kill(os.getpid(), signal.SIGALRM)
+
+is_armed = False
+signal.signal(signal.SIGALRM, handler)
+os.register_at_fork(before=interrupt)
+executor = LocalExecutor(parallelism=1, start_method=sys.argv[1])
+is_armed = True
+try:
+    executor.start()
+    executor.execute_async(("dag", "task", "run", 1, -1), [sys.executable, "-c", "pass"])
+    executor.sync()
+except TimeoutError:
+    print("interrupted")
+is_armed = False
+thread = threading.Thread(target=logging.getLogger, args=("new",), daemon=True)
+thread.start()
+thread.join(10)
+print("logging is locked:", thread.is_alive())
+executor.end()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "snapshot"])
+def test_an_interrupt_during_a_fork_is_not_lost(method: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_FORK, method], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.splitlines() == ["interrupted", "logging is locked: False"]
+    assert run.stderr == ""
