@@ -11,6 +11,8 @@ _FORK = """
 import os, signal
 from executor_conformance.harness.linux import fork, let_signals_come, signals_wait
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this in the background
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
