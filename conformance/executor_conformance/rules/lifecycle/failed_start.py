@@ -55,7 +55,7 @@ def _start_and_end(trial: Trial, shortage: Shortage) -> None:
             # Where workers are started on demand, the tasks demand them.
             errors = [subject.rejection(lambda: subject.submit(probe)) for probe in probes]  # noqa: B023
             error = next((each for each in errors if each is not None), None)
-            trial.quiet(lambda: subject.rejection(subject.pump))
+            trial.quiet(lambda: subject.rejection(subject.beat))
     finally:
         shortage.relieve()
     subject.end()

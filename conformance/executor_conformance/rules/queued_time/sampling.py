@@ -33,7 +33,7 @@ class Conditions:
     :param limited: the executor has two slots; otherwise it is in unlimited mode.
     :param while_one_runs: another task runs all the time.
     :param are_retries: each task is a retry of a task that has just failed.
-    :param earlier_tasks: this many tasks run first, or as many as there is time for.
+    :param earlier_tasks: this many tasks run first.
     """
 
     steps: Sequence[str] = ()
