@@ -15,7 +15,7 @@ from executor_conformance.plugin import environment
 from executor_conformance.plugin.environment import Environment
 
 
-def test_probes_are_compiled_where_python_may_write_nothing_beside_them(
+def test_probes_are_compiled_where_python_cannot_write_into_their_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(environment, "cache_from_source", lambda path: str(tmp_path / "missing.pyc"))

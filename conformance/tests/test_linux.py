@@ -9,7 +9,7 @@ import pytest
 
 _FORK = """
 import os, signal
-from executor_conformance.harness.linux import fork, let_signals_come, signals_wait
+from executor_conformance.harness.linux import fork, set_signal_mask, signals_blocked
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this in the background
 
@@ -19,11 +19,11 @@ def interrupt():
 {when}
 pid = -1
 try:
-    with signals_wait() as mask:
+    with signals_blocked() as mask:
         pid = fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            let_signals_come(mask)
+            set_signal_mask(mask)
             os._exit(7)
     print("not interrupted")
 except KeyboardInterrupt:

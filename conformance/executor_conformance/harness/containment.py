@@ -27,7 +27,7 @@ from collections.abc import Callable
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.containment_result import ContainmentResult, End, Limits
-from executor_conformance.harness.linux import adopt_orphans, fork, monotonic, signals_wait
+from executor_conformance.harness.linux import adopt_orphans, fork, monotonic, signals_blocked
 from executor_conformance.harness.warden import Assignment, keep_watch
 
 #: Progress is first reported after this many seconds, and then at twice the time of the previous report.
@@ -56,7 +56,7 @@ def contain(
     mine = set(processes.children(os.getpid()))
     adopt_orphans()
     try:
-        with signals_wait() as mask:
+        with signals_blocked() as mask:
             assignment = Assignment(body, blackboard, limits, scratch, show_output, os.getpid(), mask)
             warden = fork()
             if warden == 0:

@@ -32,13 +32,13 @@ _MAY_RAISE = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 @contextlib.contextmanager
-def signals_wait() -> Iterator[SignalMask]:
-    """Let signals whose handlers may raise wait until a fork is over and its pid is known.
+def signals_blocked() -> Iterator[SignalMask]:
+    """Block signals whose handlers may raise until a fork is over and its pid is known.
 
     Around a fork, Python calls what was passed to ``os.register_at_fork``, such as a function of ``logging``,
     and swallows what a signal handler raises in it: Ctrl-C would be lost.
 
-    :yields: the signal mask as it was, for :func:`let_signals_come`.  The child calls that once it has set
+    :yields: the signal mask as it was, for :func:`set_signal_mask`.  The child calls that once it has set
         its own handlers: what was sent to its process group must not raise in it before.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -49,8 +49,8 @@ def signals_wait() -> Iterator[SignalMask]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def let_signals_come(mask: SignalMask) -> None:
-    """Set the signal mask that :func:`signals_wait` has yielded."""
+def set_signal_mask(mask: SignalMask) -> None:
+    """Set the signal mask that :func:`signals_blocked` yielded."""
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

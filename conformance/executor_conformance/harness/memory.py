@@ -93,7 +93,7 @@ def held_by_all(relatives: Iterable[int]) -> int:
     return sum((footprint(pid) or _NOTHING).share for pid in relatives)
 
 
-def held_beside(host: int, relatives: Iterable[int]) -> int:
+def held_outside_host(host: int, relatives: Iterable[int]) -> int:
     """Like :func:`held_by_all`, without the pages that the host has mapped.
 
     :param host: one of the relatives.

@@ -16,7 +16,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.containment_result import ContainmentResult, End, Limits
 from executor_conformance.harness.host_process import become_host
-from executor_conformance.harness.linux import SignalMask, adopt_orphans, fork, let_signals_come, monotonic
+from executor_conformance.harness.linux import SignalMask, adopt_orphans, fork, monotonic, set_signal_mask
 
 #: Seconds that resource trackers have to remove the names in /dev/shm that they know.
 _TRACKERS_S = 1.0
@@ -52,7 +52,7 @@ def keep_watch(assignment: Assignment, writer: int) -> NoReturn:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
-        let_signals_come(assignment.signal_mask)
+        set_signal_mask(assignment.signal_mask)
         signal.setitimer(signal.ITIMER_REAL, 0)
         adopt_orphans()
         result = _watch(assignment, writer)

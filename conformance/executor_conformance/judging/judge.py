@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from executor_conformance.harness.linux import monotonic, sleep
-from executor_conformance.judging.beside import Beside
+from executor_conformance.judging.background import Background
 from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, Ask, Blame, Decided, blocked_by
 from executor_conformance.judging.outcome import internal_error, printable
 from executor_conformance.judging.store import VerdictStore
@@ -18,7 +18,7 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: How often a rule that met an intermittent hang is judged again: where each try hangs with a chance of one
 #: half, all of them and the first do so in one run of 128.
 _MORE_TRIES = 6
-#: Where this rule has not passed, rules run one at a time.
+#: Unless this rule has passed, rules run one at a time.
 _COEXIST = "lifecycle.two-executors-coexist-in-one-process"
 #: Seconds that a suspect may take in another process before it is taken for killed.
 _PATIENCE_S = 60.0
@@ -37,7 +37,7 @@ class Judge:
     :param time_limit_s: total seconds for rules that hang or are cut off; rules not reached by then are
         ``inconclusive``.  Other rules take as long as they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
-    :param beside: runs early rules beside the others; ``None``: every rule runs in its place.
+    :param background: runs long rules while others run; ``None``: every rule runs in order.
     """
 
     run: Callable[[Rule], Finding]
@@ -48,7 +48,7 @@ class Judge:
     location: TaskLocation = TaskLocation.UNKNOWN
     time_limit_s: float = float("inf")
     replaying: bool = False
-    beside: Beside | None = None
+    background: Background | None = None
     _undecided: list[str] = field(default_factory=list)
 
     @functools.cached_property
@@ -134,16 +134,16 @@ class Judge:
         return None
 
     def _run(self, rule: Rule) -> Finding:
-        if self.beside is None:
+        if self.background is None:
             return self.run(rule)
         if self._may_run_two:
-            early = [other for other in catalogue().values() if other.id in self.selected and other != rule]
-            self.beside.start(early, self._is_still_to_run)
-        return self.beside.run(rule)
+            others = [other for other in catalogue().values() if other.id in self.selected and other != rule]
+            self.background.start(others, self._is_still_to_run)
+        return self.background.run(rule)
 
     @property
     def _may_run_two(self) -> bool:
-        """Whether this executor works beside another one in its process, and its workers are its own."""
+        """Whether two executors work in one process, and have workers of their own on this machine."""
         seen = self.store.load(_COEXIST)
         return (
             seen is not None

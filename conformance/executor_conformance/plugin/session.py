@@ -23,7 +23,7 @@ from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import MOST_SLOTS, RunContext
 from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
-from executor_conformance.judging.beside import Beside
+from executor_conformance.judging.background import Background
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner
 from executor_conformance.judging.store import VerdictStore
@@ -114,7 +114,7 @@ class ConformanceSession:
         self._refused = False
         self._folder: RunFolder | None = None
         self._judge: Judge | None = None
-        self._beside: Beside | None = None
+        self._background: Background | None = None
         self._selected: frozenset[str] = frozenset()
         self._environment = Environment()
         self._environment.notice_children()
@@ -215,10 +215,10 @@ class ConformanceSession:
         contained = not (self._option("usepdb") or self._option("trace"))
         show_output = self._option("capture") == "no"
         runner = Runner(context, store, self.directory, contained=contained, show_output=show_output)
-        # The output of two rules at once could not be told apart, and an import that starts something may be
-        # made once at a time.
+        # With -s, the output of two rules would be mixed.  A target that starts something on import may not
+        # work twice at the same time.
         if contained and not show_output and not facts.starts_on_import:
-            self._beside = Beside(runner.run, self.directory)
+            self._background = Background(runner.run, self.directory)
         return Judge(
             runner.run,
             store,
@@ -228,7 +228,7 @@ class ConformanceSession:
             location=facts.location,
             time_limit_s=self.settings.time_limit_s,
             replaying=self.settings.replay is not None,
-            beside=self._beside,
+            background=self._background,
         )
 
     def _option(self, name: str) -> Any:
@@ -409,8 +409,8 @@ class ConformanceSession:
             terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
 
     def pytest_unconfigure(self) -> None:
-        if self._beside is not None:
-            self._beside.stop()
+        if self._background is not None:
+            self._background.stop()
         if self._judge is not None:
             gc.freeze()
         self._clean()

@@ -20,7 +20,7 @@ RuleBody = Callable[["Trial"], None]
 #: What bounds the time of a rule: the limit of a rule, or the number of random programs as well.
 Budget = Literal["rule", "programs"]
 #: When a rule runs.
-Turn = Literal["in order", "early", "alone"]
+Turn = Literal["in order", "background", "alone"]
 
 
 class Level(str, enum.Enum):
@@ -51,10 +51,9 @@ def _declare(
     :param events_only: a gateway that only looks at the events of others.
     :param runs_tasks: the rule runs a task, so it comes after the gateways that are about tasks.
     :param budget: ``"programs"`` for rules that perform random programs, which can be replayed.
-    :param turn: ``"early"`` for rules that take long and mostly wait, or that do not depend on timing: they
-        may run beside the rules before them.  ``"alone"`` for rules that count what other hosts have as well,
-        such as pages by the processes that share them: nothing else that this pytest process has started runs
-        meanwhile.
+    :param turn: ``"background"`` for rules that take long and mostly wait, or that do not depend on timing:
+        they may run while earlier rules run.  ``"alone"`` for rules whose figures include other hosts, such
+        as pages counted by the processes that share them: no rule runs in the background meanwhile.
     """
     return lambda body: body
 

@@ -62,7 +62,7 @@ _DEATHS = (
 )
 
 
-@must(budget="programs", after=_BASICS, turn="early")
+@must(budget="programs", after=_BASICS, turn="background")
 def random_sequences_keep_every_invariant(trial: Trial) -> None:
     """The rules about events, slots and the end hold for any sequence of calls.
 
@@ -79,7 +79,7 @@ def random_sequences_keep_every_invariant(trial: Trial) -> None:
     needs=(Observation.LOCAL_PROCESSES,),
     budget="programs",
     after=(*_BASICS, *_DEATHS, "model.random-sequences-keep-every-invariant"),
-    turn="early",
+    turn="background",
 )
 def random_sequences_survive_worker_deaths(trial: Trial) -> None:
     """Each worker death costs only one task, whatever the sequence of calls.
@@ -101,7 +101,7 @@ def random_sequences_survive_worker_deaths(trial: Trial) -> None:
         "model.random-sequences-keep-every-invariant",
         "model.random-sequences-survive-worker-deaths",
     ),
-    turn="early",
+    turn="background",
 )
 def unlimited_mode_keeps_every_invariant(trial: Trial) -> None:
     """In unlimited mode (parallelism 0), too, the rules about events, worker deaths and the end hold for any

@@ -192,7 +192,7 @@ def a_suspended_worker_blocks_no_other_task(trial: Trial) -> None:
 @must(
     needs=(Observation.LOCAL_PROCESSES,),
     after=("faults.a-suspended-worker-blocks-no-other-task", "states.no-terminal-event-before-the-task-ends"),
-    turn="early",
+    turn="background",
 )
 def a_suspended_task_has_one_outcome(trial: Trial) -> None:
     """A task whose worker and process are suspended for some seconds either continues and is reported

@@ -120,9 +120,9 @@ def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
     Why: schedulers fork processes for their own purposes, and each gets a copy of the executor.
     Likely causes: an exit function that stops the workers, and does not check in which process it runs;
     ``__del__()`` or ``weakref.finalize()`` kills workers or removes files; the child joins a thread that
-    exists only in the host; the workers are subinterpreters, beside which Python crashes in a forked child.
+    exists only in the host; the workers are subinterpreters, and a child that is forked then crashes.
     Origin: rohanpm/more-executors#140; langfuse/langfuse-python#1654 (both: an executor after a fork);
-    python/cpython#139759 (the crash beside subinterpreters).
+    python/cpython#139759 (the crash).
     """
     # Only what the executor registers from now on: multiprocessing's own exit function, for example, kills
     # daemonic workers from any fork.

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from executor_conformance.harness.linux import monotonic
-from executor_conformance.harness.memory import BALLAST, MB, ballast, has_room_for, held_beside, private_bytes
+from executor_conformance.harness.memory import (
+    BALLAST,
+    MB,
+    ballast,
+    has_room_for,
+    held_outside_host,
+    private_bytes,
+)
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Observation
@@ -89,7 +96,7 @@ class _CopiedMemory:
         found = [private_bytes(process.pid) for process in trial.host.processes()]
         sizes = [size for size in found if size is not None]
         self.private += sizes
-        self.shared = max(self.shared, held_beside(trial.host.pid, trial.host.relatives()) - sum(sizes))
+        self.shared = max(self.shared, held_outside_host(trial.host.pid, trial.host.relatives()) - sum(sizes))
 
 
 def _memory_after_collecting(trial: Trial) -> _CopiedMemory:

@@ -6,7 +6,7 @@ import gc
 import sys
 from functools import partial
 
-from executor_conformance.harness.memory import footprint, held_beside
+from executor_conformance.harness.memory import footprint, held_outside_host
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must, should
@@ -46,7 +46,9 @@ def worker_memory_stops_growing(trial: Trial) -> None:
         found = [each for each in map(footprint, pids) if each is not None]
         if not found:
             raise NotApplicable("the memory of its processes cannot be read: not dumpable, or another user's")
-        return held_beside(trial.host.pid, trial.host.relatives()) + sum(each.shared_memory for each in found)
+        return held_outside_host(trial.host.pid, trial.host.relatives()) + sum(
+            each.shared_memory for each in found
+        )
 
     expect_memory_stops_growing(partial(trial.started, slots=1), "the workers", worker_memory)
 

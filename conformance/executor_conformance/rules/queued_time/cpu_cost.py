@@ -158,7 +158,7 @@ def _lowest_cost(call: Callable[[], object], times: int = 25) -> float:
 @should(
     needs=(Observation.VISIBLE_WORKERS,),
     after=("parallelism.n-tasks-run-at-once", "shutdown.end-finishes-running-tasks"),
-    turn="early",
+    turn="background",
 )
 def idle_costs_no_cpu(trial: Trial) -> None:
     """The executor uses less than a tenth of a CPU while it has no tasks and while all running tasks wait for

@@ -67,7 +67,7 @@ def every_submit_path_is_as_fast(trial: Trial) -> None:
         "queued_time.tail-queued-time-is-within-budget",
         "queued_time.queued-time-shows-no-polling-interval",
     ),
-    turn="early",
+    turn="background",
 )
 def no_delay_after_idling(trial: Trial) -> None:
     """Tasks that are submitted after five idle seconds wait no longer than others, in every slot.

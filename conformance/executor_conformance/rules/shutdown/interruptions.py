@@ -38,7 +38,7 @@ def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
         gate.open()  # end() goes on: it defers the signal
         signal.pause()
 
-    # Before there is an executor: beside the interpreters of InterpreterPoolExecutor, a forked child crashes.
+    # Before there is an executor: while InterpreterPoolExecutor has interpreters, a forked child crashes.
     helper = trial.host.meanwhile(interrupt)
     end = trial.target.adapter.name_of(Call.END)
     try:

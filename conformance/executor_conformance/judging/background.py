@@ -1,13 +1,14 @@
-"""Runs a few long rules beside the others, in a process of its own.
+"""Runs a few long rules in the background, while pytest runs the others.
 
-These are the rules of turn ``"early"``: most of them wait, and the rest do not depend on timing.  In order,
-they would leave a processor idle.  A pytest process forks this process as soon as two executors are known to
-work beside each other, in one process and in two: those with a fixed port, or with names that two forks of
-one process make alike, do not.  The process runs one early rule after the other and stores the findings.
-Under pytest-xdist, the workers share them.
+These are the rules of turn ``"background"``: most of them wait, and the rest do not depend on timing.  Run in
+order, they would leave a processor idle.  A pytest process forks the background process once two executors
+have been seen to work at the same time, both in one process and in two.  Executors with a fixed port, or with
+a name that is the same in two forks of one process, do not.  The background process runs one rule after the
+other and stores the findings.  Under pytest-xdist, all workers use them.
 
-Whoever *claims* a rule first runs it.  A claim is a symbolic link to the pid of its owner.  A process that
-reaches a rule claimed by another waits for the finding; if the owner is killed, it runs the rule itself.
+The first process to *claim* a rule runs it.  A claim is a symbolic link to the pid of its owner.  A process
+that comes to a rule claimed by another waits for the finding.  If the owner was killed, it runs the rule
+itself.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from executor_conformance.harness.linux import (
     SignalMask,
     die_with_parent,
     fork,
-    let_signals_come,
     monotonic,
-    signals_wait,
+    set_signal_mask,
+    signals_blocked,
     sleep,
 )
 from executor_conformance.harness.trial import Trial
 from executor_conformance.rules.catalogue import Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
-#: Seconds that a process has to end its rule in an orderly way.
+#: Seconds that the process has to clean up after its rule.
 _STOP_S = 10.0
 
 
 class _Stop(BaseException):
-    """The run ends before the rule has."""
+    """The run is over, and a rule is still running."""
 
 
-class Beside:
-    """The process that runs early rules, seen from a pytest process.
+class Background:
+    """The background process, as a pytest process sees it.
 
     :param run: runs one rule.
     :param directory: of the run.
@@ -55,36 +56,37 @@ class Beside:
 
     def __init__(self, run: Callable[[Rule], Finding], directory: str) -> None:
         self._run = run
-        self._folder = os.path.join(directory, "beside")
+        self._folder = os.path.join(directory, "background")
         self._process = 0
         self._taken: set[str] = set()
         os.makedirs(self._folder, exist_ok=True)
 
     def start(self, rules: Iterable[Rule], is_still_to_run: Callable[[Rule], bool]) -> None:
-        """Start on those of these rules that are early, unless a pytest process of this run has done so.
+        """Start the background process, unless another pytest process of this run has done so.
 
-        :param is_still_to_run: whether a rule can be judged by running it, and there is time for that.
+        :param rules: those of turn ``"background"`` run in it.
+        :param is_still_to_run: whether a rule has to be run, and there is time for that.
         """
         if os.path.lexists(self._path("started")):
             return
-        early = [rule for rule in rules if rule.turn == "early" and is_still_to_run(rule)]
+        mine = [rule for rule in rules if rule.turn == "background" and is_still_to_run(rule)]
         if not has_spare_processor():
-            early = [rule for rule in early if rule.budget != "programs"]  # the others mostly wait
-        if not self._creates("started") or not early:
+            mine = [rule for rule in mine if rule.budget != "programs"]  # the others mostly wait
+        if not self._creates("started") or not mine:
             return
-        if self._run(_two_hosts()).verdict is not Verdict.PASSED:
+        if self._run(_check()).verdict is not Verdict.PASSED:
             return
         pytest_pid = os.getpid()
-        with signals_wait() as mask:
+        with signals_blocked() as mask:
             self._process = fork()
             if self._process == 0:
-                self._run_all(early, is_still_to_run, pytest_pid, mask)
+                self._run_all(mine, is_still_to_run, pytest_pid, mask)
 
     def run(self, rule: Rule) -> Finding:
-        """What was found beside, once; otherwise run the rule now."""
+        """The finding on a rule: the first time that of the background process, otherwise of a run now."""
         if rule.turn == "alone":
             self._await_process()
-        if rule.turn != "early" or rule.id in self._taken:
+        if rule.turn != "background" or rule.id in self._taken:
             return self._run(rule)
         self._taken.add(rule.id)
         if self._creates(rule.id):
@@ -93,13 +95,13 @@ class Beside:
         return self._run(rule) if finding is None else finding
 
     def stop(self) -> None:
-        """End the process, and what it runs."""
+        """Stop the process and the rule that it runs."""
         if not self._process:
             return
         processes.kill(self._process, signal.SIGTERM)
         latest = monotonic() + _STOP_S
         while processes.is_alive(self._process):
-            if monotonic() > latest:  # what the signal has raised was swallowed; its warden cleans up
+            if monotonic() > latest:  # the exception of the signal was swallowed; the warden cleans up
                 processes.kill(self._process)
             sleep(0.01)
         self._await_process()
@@ -124,7 +126,7 @@ class Beside:
             sleep(0.02)
 
     def _creates(self, name: str) -> bool:
-        """Create a link to the pid of this process; ``False`` if there is one already."""
+        """Create a link to the pid of this process; ``False`` if the link exists."""
         try:
             os.symlink(str(os.getpid()), self._path(name))
         except FileExistsError:
@@ -147,7 +149,7 @@ class Beside:
         try:
             os.setsid()  # Ctrl-C is for pytest, which then stops this process
             signal.signal(signal.SIGTERM, _stop)
-            let_signals_come(mask)
+            set_signal_mask(mask)
             die_with_parent(signal.SIGKILL, pytest_pid)
             for rule in rules:
                 if is_still_to_run(rule) and self._creates(rule.id):
@@ -173,24 +175,24 @@ def _stop(*_: object) -> None:
     raise _Stop
 
 
-# -- whether there may be two hosts --------------------------------------------------------------------------
+# -- whether two hosts can work at once ----------------------------------------------------------------------
 
 
 @functools.cache
-def _two_hosts() -> Rule:
-    """:func:`two_hosts_coexist`, as a rule that is in no chapter."""
+def _check() -> Rule:
+    """:func:`two_hosts_work_at_once`, as a rule that is in no chapter."""
     first = next(iter(catalogue().values()))
     return replace(
         first,
-        id="beside.two-hosts-coexist",
+        id="background.two-hosts-work-at-once",
         needs=(),
         module=__name__,
-        function=two_hosts_coexist.__name__,
+        function=two_hosts_work_at_once.__name__,
     )
 
 
-def two_hosts_coexist(trial: Trial) -> None:
-    """Executors in two forks of one process do not affect each other."""
+def two_hosts_work_at_once(trial: Trial) -> None:
+    """Executors in two forks of one process work at the same time."""
     there, here = trial.probe(), trial.probe()
 
     def run_there() -> None:
@@ -209,7 +211,7 @@ def two_hosts_coexist(trial: Trial) -> None:
 
 
 def has_spare_processor(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
-    """Whether pytest may use more processors than it has processes that run rules."""
+    """Whether pytest may use more processors than there are pytest processes."""
     count = float(len(os.sched_getaffinity(0)))
     with contextlib.suppress(OSError, ValueError):  # no cgroups v2, or no limit
         quota, period = (cgroup / "cpu.max").read_text().split()
