@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from executor_conformance.judging.blame import (
-    FALLBACK_BLOCKER,
     FIRST_TASK_RULE,
     INTERMITTENT_HANG_RULE,
     MEANING_OF_EVENTS,
+    REQUIRED_METHODS_RULE,
     Ask,
     Blame,
     Decided,
@@ -27,6 +27,7 @@ PASSED = Finding(Verdict.PASSED)
 FAILED = Finding(Verdict.FAILED, expected="one thing", actual="another")
 STALLED = replace(FAILED, failure_mode=FailureMode.STALLED)
 RAISED = replace(FAILED, failure_mode=FailureMode.RAISED)
+KEY_ERROR = replace(RAISED, raised="KeyError")
 HUNG = replace(FAILED, failure_mode=FailureMode.HUNG, hung_call="end()")
 
 QUEUED_TIME = catalogue()["queued_time.median-queued-time-is-within-budget"]
@@ -47,10 +48,10 @@ def decide(rule_id: str, finding: Finding, findings: dict[str, Finding]) -> tupl
 def test_a_failure_that_nothing_explains_stands() -> None:
     step, asked = decide(QUEUED_TIME.id, FAILED, {})
     assert step == Decided(FAILED)
-    assert asked == [*QUEUED_TIME.after, FALLBACK_BLOCKER]
+    assert asked == [*QUEUED_TIME.after]
 
 
-@pytest.mark.parametrize("blocker", [*QUEUED_TIME.after, FALLBACK_BLOCKER])
+@pytest.mark.parametrize("blocker", QUEUED_TIME.after)
 def test_a_more_basic_failure_blocks(blocker: str) -> None:
     step, _ = decide(QUEUED_TIME.id, FAILED, {blocker: FAILED})
     assert isinstance(step, Decided)
@@ -74,6 +75,38 @@ def test_each_failure_mode_has_suspects_of_its_own() -> None:
     assert INTERMITTENT_HANG_RULE in BLAME.suspects(QUEUED_TIME, HUNG)
 
 
+def test_a_missing_method_explains_only_that_a_call_raises() -> None:
+    assert REQUIRED_METHODS_RULE in BLAME.suspects(QUEUED_TIME, RAISED)
+    assert REQUIRED_METHODS_RULE not in BLAME.suspects(QUEUED_TIME, STALLED)
+
+
+@pytest.mark.parametrize(
+    ("owner", "its_finding", "finding", "explains"),
+    [
+        ("states.exactly-one-terminal-event", STALLED, STALLED, True),
+        (
+            "states.exactly-one-terminal-event",
+            replace(FAILED, failure_mode=FailureMode.MISCOUNTED),
+            STALLED,
+            False,
+        ),
+        ("parallelism.n-tasks-run-at-once", FAILED, STALLED, True),
+        ("lifecycle.idle-sync-is-harmless", RAISED, RAISED, True),
+        ("lifecycle.idle-sync-is-harmless", FAILED, RAISED, False),
+        ("lifecycle.idle-sync-is-harmless", KEY_ERROR, KEY_ERROR, True),
+        ("lifecycle.idle-sync-is-harmless", replace(RAISED, raised="OSError"), KEY_ERROR, False),
+        ("shutdown.end-leaves-no-worker", HUNG, HUNG, True),
+        ("shutdown.end-leaves-no-worker", FAILED, HUNG, False),
+    ],
+)
+def test_an_owner_explains_what_fails_as_it_does_itself(
+    owner: str, its_finding: Finding, finding: Finding, explains: bool
+) -> None:
+    step, _ = decide(QUEUED_TIME.id, finding, {owner: its_finding})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == (owner if explains else "")
+
+
 def test_an_owner_suspects_only_more_basic_owners() -> None:
     owner = catalogue()["parallelism.n-tasks-run-at-once"]
     suspects = BLAME.suspects(owner, STALLED)
@@ -87,10 +120,40 @@ def test_a_program_names_the_rule_that_it_violates_first() -> None:
     assert BLAME.suspects(model, replace(FAILED, trace=trace))[0] == trace.rule
 
 
+def test_a_program_that_violates_a_failed_rule_is_looked_for_again_without_it() -> None:
+    model = catalogue()["model.random-sequences-keep-every-invariant"]
+    violated = "states.only-legal-transitions"
+    finding = replace(FAILED, trace=ProgramTrace(violated, {}))
+    step = BLAME.next_step(model, finding, {violated: FAILED}.get)
+    assert step == JudgeAgain()
+    step = BLAME.next_step(model, finding, {violated: FAILED}.get, excused={violated})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == violated
+
+
 def test_chapters_that_trust_events_suspect_what_events_mean() -> None:
     fault = catalogue()["faults.sync-survives-a-worker-death"]
     assert set(MEANING_OF_EVENTS) <= set(BLAME.suspects(fault, FAILED))
     assert not set(MEANING_OF_EVENTS) <= set(BLAME.suspects(QUEUED_TIME, FAILED))
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "of_death"),
+    [
+        ("isolation.environment-does-not-leak-between-tasks", FAILED),
+        (
+            "faults.an-unpicklable-argument-fails-one-call",
+            Finding(Verdict.BLOCKED, blocked_by="isolation.sigint-and-sigterm-work-in-tasks"),
+        ),
+    ],
+)
+def test_ignored_signals_explain_no_other_fault_of_tasks(rule_id: str, of_death: Finding) -> None:
+    findings = {
+        "states.death-by-signal-is-a-failure": of_death,
+        "isolation.sigint-and-sigterm-work-in-tasks": FAILED,
+    }
+    step, _ = decide(rule_id, FAILED, findings)
+    assert step == Decided(FAILED)
 
 
 def test_nothing_is_more_basic_than_a_gateway_that_runs_tasks() -> None:
@@ -112,12 +175,13 @@ def test_of_two_that_suspect_each_other_the_owner_of_the_mode_is_named() -> None
     assert step.finding.blocked_by == owner.id
     # and the other way round: what the first owns is not blamed on the second
     provisional = replace(RAISED, provisional=True)
-    assert BLAME.blocker(owner, {FALLBACK_BLOCKER: provisional}.get) is None
+    assert BLAME.blocker(owner, {EVENTS_ONLY.id: provisional}.get) is None
 
 
-def test_a_rule_is_blocked_before_it_is_run_by_any_that_it_comes_after() -> None:
+def test_only_a_gateway_blocks_a_rule_before_it_is_run() -> None:
     for before in QUEUED_TIME.after:
-        assert BLAME.blocker(QUEUED_TIME, {before: FAILED}.get) == before
+        is_gateway = catalogue()[before].gateway
+        assert BLAME.blocker(QUEUED_TIME, {before: FAILED}.get) == (before if is_gateway else None)
         assert BLAME.blocker(QUEUED_TIME, {before: PASSED}.get) is None
 
 

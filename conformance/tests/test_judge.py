@@ -86,7 +86,7 @@ def test_a_rule_that_met_an_intermittent_hang_is_judged_again(
     [
         ([HUNG, HUNG, PASSED], HUNG, Verdict.PASSED, Verdict.FAILED),
         ([HUNG, FAILED], HUNG, Verdict.FAILED, Verdict.BLOCKED),
-        ([HUNG, PASSED], PASSED, Verdict.FAILED, Verdict.BLOCKED),
+        ([HUNG, PASSED], PASSED, Verdict.FAILED, Verdict.PASSED),
         ([HUNG], HUNG, Verdict.FAILED, Verdict.BLOCKED),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ class FakeTrial:
     """The part of a trial that the explorer uses if no program is run."""
 
     budgets = Budgets(4.0, 0.06, 5.0, 6.0, 0.25)
-    context = SimpleNamespace(programs=200, fixed="")
+    context = SimpleNamespace(programs=200, fixed="", excused=frozenset({"an.excused-rule"}))
 
     @staticmethod
     def slots(usual: int) -> int:
@@ -45,6 +46,24 @@ def explore(monkeypatch: pytest.MonkeyPatch, seed: int, kills: bool, breaks: Any
         assert shrunk is not None
         return [shrunk.program]
     return performed
+
+
+@pytest.mark.parametrize(("how_often", "blocker"), [(3, ""), (1, "an.excused-rule")])
+def test_violations_of_a_failed_rule_are_no_failure_of_a_program(
+    how_often: int, blocker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They block the rule only if they leave too few programs that could violate another one."""
+    numbers = itertools.count(1)
+
+    def perform(_: object, program: Program, patience: float = 1.0) -> Counterexample | None:
+        is_excused = next(numbers) % how_often == 0
+        return Counterexample(program, "an.excused-rule", "", "seen") if is_excused else None
+
+    monkeypatch.setattr(exploring, "perform", perform)
+    explorer = generating.explore(FakeTrial(), kills=False, seed=1)  # type: ignore[arg-type]
+    assert explorer.shrunk() is None
+    assert explorer.excused
+    assert explorer.blocker == blocker
 
 
 @pytest.mark.parametrize("kills", [False, True])

@@ -71,6 +71,7 @@ class RunContext:
     :param hung_calls: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
     :param second_wait_s: seconds of the second wait, after which a call hangs, or an event is missing.
     :param no_second_wait: calls, or :data:`EVENTS`, for which second waits were in vain often enough.
+    :param excused: ids of rules that have failed: random programs look for violations of others.
     :param seed: of everything random.
     :param programs: how many random programs a rule may perform.
     :param replay: a program to perform instead of random ones.
@@ -84,6 +85,7 @@ class RunContext:
     hung_calls: Mapping[str, str] = field(default_factory=dict)
     second_wait_s: float = 0.0
     no_second_wait: frozenset[str] = frozenset()
+    excused: frozenset[str] = frozenset()
     seed: int = 0
     programs: int = DEFAULT_PROGRAMS
     replay: Mapping[str, Any] | None = None

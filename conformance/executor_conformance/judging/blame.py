@@ -2,21 +2,25 @@
 
 A fault shows in many rules.  A rule that needs a task to end fails where no event ever comes, whatever it is
 about.  So a failure is the verdict on its own rule only if no more basic rule explains it; otherwise the rule
-is *blocked* by that one.  This module decides, from data alone.  It runs nothing and stores nothing: it is
-given the finding, and looks at findings on other rules that
+is *blocked* by that one.  But an executor has several faults, and each has to be reported: a failure is no
+excuse for another one that it does not explain.  This module decides, from data alone.  It runs nothing and
+stores nothing: it is given the finding, and looks at findings on other rules that
 :class:`~executor_conformance.judging.judge.Judge` has fetched.  It answers with the next step: ask for the
 finding on a suspect, judge the rule again, or a verdict.
 
-**Before a rule is run**, each rule that it comes ``after`` is looked up.  If one of them failed, the rule is
-blocked at once.  The gateways come before every other rule.
+**Before a rule is run**, the *gateways* are looked up.  If one of them failed, there is nothing to judge, and
+the rule is blocked at once.  Any other rule is run even if a rule that it comes ``after`` failed: if it
+passes, it has passed.
 
-**After it has failed**, its *suspects* are asked one by one, and the first that failed takes the blame:
+**After it has failed**, its *suspects* are asked one by one, and the first whose failure explains this one
+takes the blame:
 
 1. the rule that a random program has found broken, if a program found the failure;
 2. the rules that it comes after;
-3. :data:`FALLBACK_BLOCKER`;
+3. :data:`REQUIRED_METHODS_RULE`, if a call raised;
 4. the *owners* of the way in which it failed.  A failure mode (a call raised, a call hung, nothing came) can
-   happen in any rule; its owners are the rules that are about just this, the most basic one first;
+   happen in any rule; its owners are the rules that are about just this, the most basic one first.  An owner
+   explains it only if it failed in that way itself (:meth:`Blame._explains`);
 5. in chapters that trust events, the rules about what an event means.
 
 **Two rules can suspect each other.**  A failure is *provisional* until its own suspects have been asked.  Of
@@ -34,7 +38,7 @@ rules, and no ``must`` rule comes after a ``should`` rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -45,8 +49,8 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 #: Its failure explains why no event came: gateways that only look at events are blocked by it.
 FIRST_TASK_RULE = "lifecycle.runs-a-task"
 
-#: Its failure explains anything else that goes wrong, but there is still something left to judge.
-FALLBACK_BLOCKER = "interface.every-required-method-exists"
+#: Its failure explains that a call raises: the executor does not have that method.
+REQUIRED_METHODS_RULE = "interface.every-required-method-exists"
 
 #: Finds, each time, a hang that other rules meet now and then.
 INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
@@ -146,14 +150,18 @@ class Blame:
     # -- before a rule is run --------------------------------------------------------------------------------
 
     def blocker(self, rule: Rule, lookup: Lookup) -> str | None:
-        """The rule that blocks this one before it is run, of those that are known to have failed."""
-        for before in rule.after:
+        """The gateway that blocks this rule before it is run, of those that are known to have failed."""
+        for before in self.gateways(rule):
             known = lookup(before)
             if known is None or known.verdict is not Verdict.FAILED:
                 continue
             if not (known.provisional and self._is_about(rule.id, before, known)):
                 return before
         return None
+
+    def gateways(self, rule: Rule) -> tuple[str, ...]:
+        """The gateways that a rule comes after."""
+        return tuple(before for before in rule.after if self.rules[before].gateway)
 
     # -- after it has failed ---------------------------------------------------------------------------------
 
@@ -163,11 +171,20 @@ class Blame:
             return blocked_by(FIRST_TASK_RULE, finding)
         return finding
 
-    def next_step(self, rule: Rule, finding: Finding, lookup: Lookup, *, hangs_always: bool = False) -> Step:
+    def next_step(
+        self,
+        rule: Rule,
+        finding: Finding,
+        lookup: Lookup,
+        *,
+        hangs_always: bool = False,
+        excused: Collection[str] = (),
+    ) -> Step:
         """How to go on with a failure.
 
         :param lookup: the findings that were asked for so far; ``None`` for others.
         :param hangs_always: the rule was judged again, and hung each time.
+        :param excused: the rule was judged again by random programs without regard to these rules.
         """
         yields = self._yields(rule, finding)
         for suspect in self.suspects(rule, finding):
@@ -177,8 +194,12 @@ class Blame:
             other = lookup(suspect)
             if other is None:
                 return Ask(suspect)
+            if not self._explains(suspect, other, rule, finding):
+                continue
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
-                # It could not be judged itself; what kept it from that explains this failure as well.
+                if not self._relies_on(rule, suspect, finding):
+                    continue
+                # What explains its failure explains this one as well.
                 suspect = other.blocked_by
                 other = lookup(suspect)
                 if other is None:
@@ -189,6 +210,8 @@ class Blame:
                     continue
             if other.verdict is not Verdict.FAILED:
                 continue
+            if finding.trace and suspect == finding.trace.rule and suspect not in excused:
+                return JudgeAgain()
             if suspect == INTERMITTENT_HANG_RULE:
                 if not hangs_always:
                     return JudgeAgain()
@@ -200,10 +223,9 @@ class Blame:
     def suspects(self, rule: Rule, finding: Finding) -> tuple[str, ...]:
         """The rules which, if they failed, explain this failure."""
         found = (finding.trace.rule,) if finding.trace and finding.trace.rule else ()
+        methods = (REQUIRED_METHODS_RULE,) if finding.failure_mode is FailureMode.RAISED else ()
         meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events else ()
-        suspects = dict.fromkeys(
-            (*found, *rule.after, FALLBACK_BLOCKER, *self.owners(rule.id, finding), *meaning)
-        )
+        suspects = dict.fromkeys((*found, *rule.after, *methods, *self.owners(rule.id, finding), *meaning))
         return tuple(suspect for suspect in suspects if suspect != rule.id)
 
     def owners(self, rule_id: str, finding: Finding) -> tuple[str, ...]:
@@ -229,6 +251,28 @@ class Blame:
             and INTERMITTENT_HANG_RULE in owners
             and rule.id == owners[0]
         )
+
+    def _explains(self, suspect: str, other: Finding, rule: Rule, finding: Finding) -> bool:
+        """Whether the failure of a suspect explains this one.
+
+        An owner has to have failed in the same way, or by its own check if that can have this effect.
+        """
+        if suspect in rule.after or suspect not in self.owners(rule.id, finding):
+            return True
+        if other.failure_mode is None:
+            return finding.failure_mode in (
+                FailureMode.STALLED,
+                FailureMode.MISREPORTED,
+                FailureMode.MISCOUNTED,
+            )
+        return (
+            (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
+            and other.raised in (finding.raised, "")  # empty: not known
+        )
+
+    def _relies_on(self, rule: Rule, suspect: str, finding: Finding) -> bool:
+        """Whether a suspect is more to a rule than one of the rules about what an event means."""
+        return suspect not in MEANING_OF_EVENTS or suspect in (*rule.after, *self.owners(rule.id, finding))
 
     def _is_about(self, owner: str, rule_id: str, finding: Finding) -> bool:
         """Whether the rule ``owner`` is about just that call of the executor which failed ``rule_id``."""
@@ -264,6 +308,9 @@ def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
         actual=f"blocked by {rule_id}; here: expected {finding.expected}; actual: {finding.actual}",
         blocked_by=rule_id,
         duration_s=finding.duration_s,
+        failure_mode=finding.failure_mode,
+        hung_call=finding.hung_call,
+        raised=finding.raised,
     )
 
 

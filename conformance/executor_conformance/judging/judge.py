@@ -175,13 +175,16 @@ class Judge:
         """The finding, or ``blocked`` if a rule that explains it failed."""
         known: dict[str, Finding] = {}
         hangs_always = False
+        excused: set[str] = set()
         while True:
-            step = self._blame.next_step(rule, finding, known.get, hangs_always=hangs_always)
+            step = self._blame.next_step(rule, finding, known.get, hangs_always=hangs_always, excused=excused)
             if isinstance(step, Decided):
                 return step.finding
             if isinstance(step, Ask):
                 known[step.rule_id] = self._settled(catalogue()[step.rule_id])
                 continue
+            if finding.trace is not None:
+                excused.add(finding.trace.rule)
             again = self._try_again(rule)
             if again is None:
                 hangs_always = True

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
+from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.containment import ContainmentResult, End
 from executor_conformance.harness.context import DISPOSE_HOOK
 from executor_conformance.harness.trial import Trial
@@ -55,6 +56,7 @@ def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
             evidence=broken.evidence,
             failure_mode=broken.failure_mode,
             hung_call=broken.trace.hung_call if broken.trace else "",
+            raised=type(broken.error).__name__ if isinstance(broken, Raised) else "",
             trace=broken.trace,
             error=broken,
         )

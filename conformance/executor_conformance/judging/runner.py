@@ -75,6 +75,7 @@ class Runner:
             rule_s += _SECOND_WAITS_OF_A_RULE * context.second_wait_s
             if rule.budget == "programs":
                 if self.context.replay is None:
+                    context = replace(context, excused=self.store.failed())
                     prepare()
                 rule_s += _PROGRAM_S * self.context.programs * self.context.budgets.scale
             limits = replace(self.limits, rule_s=rule_s)

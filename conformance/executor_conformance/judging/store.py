@@ -53,6 +53,10 @@ class VerdictStore:
         names = [name for name in os.listdir(self._path("findings")) if not name.rpartition(".")[2].isdigit()]
         return {name: finding for name in names if (finding := self.load(name)) is not None}
 
+    def failed(self) -> frozenset[str]:
+        """The rules that have failed so far."""
+        return frozenset(name for name, finding in self.all().items() if finding.verdict is Verdict.FAILED)
+
     @contextlib.contextmanager
     def locked(self, rule_id: str) -> Iterator[None]:
         """Only one process at a time judges a rule; the others wait for its verdict."""

@@ -144,6 +144,8 @@ class Explorer:
     :param performed: how many programs have been run, repetitions included.
     :param unreproduced: how many times something did not happen in time, but did when the program ran again;
         these are not reported.
+    :param excused: the rule of each program that violates a rule which has failed before; these are not
+        reported either.
     """
 
     trial: Trial
@@ -151,11 +153,19 @@ class Explorer:
     found: Counterexample | None = None
     performed: int = 0
     unreproduced: int = 0
+    excused: list[str] = field(default_factory=list)
     _known: dict[Program, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._began = monotonic()
         self._search_s = _SEARCH_S * self.programs * self.trial.budgets.scale
+
+    @property
+    def blocker(self) -> str:
+        """The rule that most programs violate, if that leaves too few to find anything else; or empty."""
+        if len(self.excused) <= self.performed / 2:
+            return ""
+        return max(self.excused, key=self.excused.count)
 
     @property
     def _has_time(self) -> bool:
@@ -176,7 +186,11 @@ class Explorer:
 
     def _perform(self, program: Program, patience: float = 1.0) -> Counterexample | None:
         self.performed += 1
-        return perform(self.trial, program, patience)
+        found = perform(self.trial, program, patience)
+        if found is None or found.rule not in self.trial.context.excused:
+            return found
+        self.excused.append(found.rule)
+        return None
 
     def _is_confirmed(self, found: Counterexample) -> bool:
         """Whether the failure is certain.  A safety violation always is; any other has to happen again."""

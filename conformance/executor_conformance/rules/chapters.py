@@ -90,7 +90,7 @@ CHAPTERS: dict[str, Chapter] = {
             ),
             trusts_events=True,
         ),
-        Chapter("isolation", trusts_events=True),
+        Chapter("isolation"),
         Chapter(
             "asynchrony",
             parts=("declarations", "coroutines", "scale", "blocking", "ending", "callers_loop"),

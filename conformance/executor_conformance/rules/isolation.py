@@ -28,7 +28,12 @@ from executor_conformance.rules import must, should
 from executor_conformance.verdicts import NotApplicable, expect
 
 _KINDS = ("interface.command-kinds-are-accurate",)
-_PROGRAMS = (*_KINDS, "interface.argv-is-passed-unchanged", "states.exit-status-decides-the-outcome")
+_PROGRAMS = (
+    *_KINDS,
+    "interface.argv-is-passed-unchanged",
+    "states.exit-status-decides-the-outcome",
+    "states.no-terminal-event-before-the-task-ends",
+)
 _SHARED_WORKER = "tasks share a worker by design (same pid)"
 
 

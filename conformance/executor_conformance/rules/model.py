@@ -15,7 +15,7 @@ from executor_conformance.programs.generating import explore
 from executor_conformance.programs.program import Program
 from executor_conformance.requirements import Observation, TaskLocation
 from executor_conformance.rules import find, must
-from executor_conformance.verdicts import Broken, ProgramTrace
+from executor_conformance.verdicts import Blocked, Broken, ProgramTrace
 
 _BASICS = (
     "interface.bookkeeping-has-the-expected-types",
@@ -129,6 +129,11 @@ def _explore(trial: Trial, *, kills: bool, limited: bool = True, share: float = 
             programs=trial.measurements.get("programs", 0) + explorer.performed,
             unreproduced=trial.measurements.get("unreproduced", 0) + explorer.unreproduced,
         )
+        if found is None and explorer.blocker:
+            raise Blocked(
+                explorer.blocker,
+                f"{len(explorer.excused)} of {explorer.performed} programs violate {explorer.blocker}",
+            )
     if found is not None:
         raise _as_broken(found)
 
