@@ -83,7 +83,7 @@ class Background:
                 self._run_all(mine, is_still_to_run, pytest_pid, mask)
 
     def run(self, rule: Rule) -> Finding:
-        """The finding on a rule: the first time that of the background process, otherwise of a run now."""
+        """The background process's finding on a rule, unless it was used before; or that of a run now."""
         if rule.turn == "alone":
             self._await_process()
         if rule.turn != "background" or rule.id in self._taken:

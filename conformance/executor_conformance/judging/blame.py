@@ -271,7 +271,7 @@ class Blame:
         )
 
     def _relies_on(self, rule: Rule, suspect: str, finding: Finding) -> bool:
-        """Whether a suspect is more to a rule than one of the rules about what an event means."""
+        """Whether a rule builds on a suspect, and does not only trust the events that it is about."""
         return suspect not in MEANING_OF_EVENTS or suspect in (*rule.after, *self.owners(rule.id, finding))
 
     def _is_about(self, owner: str, rule_id: str, finding: Finding) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
@@ -54,7 +55,7 @@ def expect_median_within(
     slowdown = 1.0
     began = monotonic()
     for _ in range(_ROUNDS):
-        is_above, samples, latest = _measure_median(
+        is_above, samples, latest, earlier = _measure_median(
             trial,
             lambda probe: budget_s(probe, slowdown),  # noqa: B023
             conditions,
@@ -63,7 +64,11 @@ def expect_median_within(
         trial.measurements["queued_time"] = distribution(samples)
         trial.measurements["budget_s"] = round(budget, 6)
         if is_above is False:
-            _expect_all_earlier_tasks(trial, conditions)
+            if earlier < conditions.earlier_tasks:
+                raise NotApplicable(
+                    f"{earlier} tasks cause no delay, but the rule is about {conditions.earlier_tasks}, "
+                    f"which take longer than {_earlier_s(trial.budgets):.0f} s"
+                )
             return
         median = statistics.median(samples)
         if not follows_machine:
@@ -87,15 +92,16 @@ def _measure_median(
     trial: Trial,
     budget_s: Callable[[Probe], float],
     conditions: Conditions,
-) -> tuple[bool | None, list[float], Probe]:
-    """Whether the median is above its budget (``None`` if undecided), the samples, and the last task."""
+) -> tuple[bool | None, list[float], Probe, int]:
+    """Whether the median is above its budget (``None`` if undecided), the samples, the last task, and how
+    many earlier tasks ran.
+    """
     subject = (
         trial.started(parallelism=2, slots=1 + conditions.while_one_runs)
         if conditions.limited
         else trial.started_without_limit()
     )
-    if conditions.earlier_tasks:
-        trial.measurements["earlier_tasks"] = _run_earlier_tasks(subject, conditions.earlier_tasks)
+    earlier = _run_earlier_tasks(subject, conditions.earlier_tasks)
     gate = trial.gate()
     if conditions.while_one_runs:
         running = trial.probe(gate.step)
@@ -115,12 +121,12 @@ def _measure_median(
             break
     gate.open()
     subject.end()
-    return is_above, samples, probe
+    return is_above, samples, probe, earlier
 
 
 def _run_earlier_tasks(subject: Subject, count: int) -> int:
     """Run this many tasks, or as many as there is time for: how many have run."""
-    until = monotonic() + _EARLIER_S * subject.trial.budgets.scale
+    until = monotonic() + _earlier_s(subject.trial.budgets)
     ended = 0
     while ended < count and monotonic() < until:
         batch = _batch(subject)
@@ -129,13 +135,9 @@ def _run_earlier_tasks(subject: Subject, count: int) -> int:
     return ended
 
 
-def _expect_all_earlier_tasks(trial: Trial, conditions: Conditions) -> None:
-    ended = trial.measurements.get("earlier_tasks", 0)
-    if isinstance(ended, int) and ended < conditions.earlier_tasks:
-        raise NotApplicable(
-            f"{conditions.earlier_tasks} tasks take this executor too long: {ended} had ended after "
-            f"{_EARLIER_S * trial.budgets.scale:.0f} s, and caused no delay"
-        )
+def _earlier_s(budgets: Budgets) -> float:
+    """Seconds for all earlier tasks."""
+    return _EARLIER_S * budgets.scale
 
 
 def _batch(subject: Subject) -> list[Probe]:
