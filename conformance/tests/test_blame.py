@@ -69,6 +69,15 @@ def test_what_blocks_a_suspect_blocks_the_rule_as_well() -> None:
     assert asked[-1] == root
 
 
+def test_an_owner_that_a_gateway_blocks_passes_the_blame_on() -> None:
+    hung = replace(FAILED, failure_mode=FailureMode.HUNG, hung_call="sync()")
+    owner = "lifecycle.idle-sync-is-harmless"
+    findings = {owner: Finding(Verdict.BLOCKED, blocked_by=FIRST_TASK_RULE), FIRST_TASK_RULE: FAILED}
+    step, _ = decide(EVENTS_ONLY.id, hung, findings)
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == FIRST_TASK_RULE
+
+
 def test_each_failure_mode_has_suspects_of_its_own() -> None:
     assert "parallelism.n-tasks-run-at-once" in BLAME.suspects(QUEUED_TIME, STALLED)
     assert "parallelism.n-tasks-run-at-once" not in BLAME.suspects(QUEUED_TIME, FAILED)

@@ -259,6 +259,8 @@ class Blame:
         """
         if suspect in rule.after or suspect not in self.owners(rule.id, finding):
             return True
+        if other.verdict is Verdict.BLOCKED and other.failure_mode is None:  # it was not run
+            return True
         if other.failure_mode is None:
             return finding.failure_mode in (
                 FailureMode.STALLED,
