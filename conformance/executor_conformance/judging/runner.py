@@ -21,7 +21,7 @@ from executor_conformance.probes.task import HOST_MARKER
 from executor_conformance.programs.generating import prepare
 from executor_conformance.requirements import Capability
 from executor_conformance.rules.catalogue import Rule
-from executor_conformance.verdicts import Finding
+from executor_conformance.verdicts import Finding, Verdict
 
 #: A call that hung in this many rules is not made again in this run.
 _HANGS_BORNE = 4
@@ -65,6 +65,8 @@ class Runner:
                 return self._run_here(rule, scratch)
 
             context = self._context_now()
+            if self._builds_on_a_failure(rule):  # which explains that nothing comes: no need to wait twice
+                context = replace(context, second_wait_s=0.0)
 
             def body(blackboard: Blackboard) -> None:
                 trial = self._trial(rule, context, blackboard, scratch, os.getppid())
@@ -84,6 +86,10 @@ class Runner:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return finding_from(ended)
+
+    def _builds_on_a_failure(self, rule: Rule) -> bool:
+        known = (self.store.load(before) for before in rule.after)
+        return any(finding is not None and finding.verdict is Verdict.FAILED for finding in known)
 
     def _import_for_hosts(self, rule: Rule) -> None:
         """Import here, once, what the rule's host would import."""
