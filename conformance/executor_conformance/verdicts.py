@@ -170,7 +170,7 @@ class Finding:
     :param measurements: numbers for the reader; the suite itself never reads them.
     :param failure_mode: how it failed, where any rule could have failed like that.
     :param hung_call: the call that did not return, if one did not.
-    :param raised: the type of the exception that a call raised, if one did.
+    :param raised: the type of the exception that a call raised; empty: none, or not known.
     :param trace: the random program that made it fail.
     :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
     :param waited_in_vain: a second wait for an event ended without it.

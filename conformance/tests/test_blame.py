@@ -103,6 +103,7 @@ def test_a_missing_method_explains_only_that_a_call_raises() -> None:
         ("lifecycle.idle-sync-is-harmless", RAISED, RAISED, True),
         ("lifecycle.idle-sync-is-harmless", FAILED, RAISED, False),
         ("lifecycle.idle-sync-is-harmless", KEY_ERROR, KEY_ERROR, True),
+        ("lifecycle.idle-sync-is-harmless", KEY_ERROR, RAISED, True),
         ("lifecycle.idle-sync-is-harmless", replace(RAISED, raised="OSError"), KEY_ERROR, False),
         ("shutdown.end-leaves-no-worker", HUNG, HUNG, True),
         ("shutdown.end-leaves-no-worker", FAILED, HUNG, False),

@@ -151,17 +151,13 @@ class Blame:
 
     def blocker(self, rule: Rule, lookup: Lookup) -> str | None:
         """The gateway that blocks this rule before it is run, of those that are known to have failed."""
-        for before in self.gateways(rule):
-            known = lookup(before)
+        for before in rule.after:
+            known = lookup(before) if self.rules[before].gateway else None
             if known is None or known.verdict is not Verdict.FAILED:
                 continue
             if not (known.provisional and self._is_about(rule.id, before, known)):
                 return before
         return None
-
-    def gateways(self, rule: Rule) -> tuple[str, ...]:
-        """The gateways that a rule comes after."""
-        return tuple(before for before in rule.after if self.rules[before].gateway)
 
     # -- after it has failed ---------------------------------------------------------------------------------
 
@@ -267,10 +263,9 @@ class Blame:
                 FailureMode.MISREPORTED,
                 FailureMode.MISCOUNTED,
             )
-        return (
-            (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
-            and other.raised in (finding.raised, "")  # empty: not known
-        )
+        if other.raised and finding.raised and other.raised != finding.raised:
+            return False
+        return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
 
     def _relies_on(self, rule: Rule, suspect: str, finding: Finding) -> bool:
         """Whether a rule builds on a suspect, and does not only trust the events that it is about."""

@@ -58,8 +58,8 @@ class Judge:
     def judge(self, rule: Rule) -> Finding:
         """The finding on a rule; judges it now unless that has been done.
 
-        The rules that it comes after are judged first, if they are part of this run: what is blocked must not
-        depend on the order in which processes get to their rules.
+        The rules that it comes after are judged first, if they are part of this run: how long it waits, and
+        what is blocked, must not depend on the order in which processes get to their rules.
         """
         known = self.store.load(rule.id)
         if known is not None:

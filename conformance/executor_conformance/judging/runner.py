@@ -65,8 +65,8 @@ class Runner:
                 return self._run_here(rule, scratch)
 
             context = self._context_now()
-            if self._builds_on_a_failure(rule):  # which explains that nothing comes: no need to wait twice
-                context = replace(context, second_wait_s=0.0)
+            if self._builds_on_a_failure(rule):  # which explains a missing event: no need to wait twice
+                context = replace(context, no_second_wait=context.no_second_wait | {EVENTS})
 
             def body(blackboard: Blackboard) -> None:
                 trial = self._trial(rule, context, blackboard, scratch, os.getppid())

@@ -67,7 +67,7 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
     for blocker, rules in blocked.items():
         noun, them = ("rule", "it") if len(rules) == 1 else ("rules", "them")
         hint = "" if reporter.verbosity > 0 else f" (-v lists {them})"
-        reporter.write_line(f"{len(rules)} {noun} not checked because {blocker} failed{hint}", yellow=True)
+        reporter.write_line(f"{len(rules)} {noun} blocked by {blocker}{hint}", yellow=True)
         for rule_id in rules if reporter.verbosity > 0 else ():
             reporter.write_line(f"    {rule_id}")
     if failures or blocked or late or report.stubs:
