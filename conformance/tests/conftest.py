@@ -12,13 +12,15 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from fixtures.judging import turn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: The console script, which unlike ``python -m pytest`` adds nothing to ``sys.path``.
@@ -122,8 +124,18 @@ class Command:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def __call__(self, *arguments: str, folder: Path | None = None, timeout: float = 900) -> Judged:
-        """Run the command to completion, with a JSON report."""
+    def __call__(
+        self, *arguments: str, folder: Path | None = None, timeout: float = 900, alone: bool = False
+    ) -> Judged:
+        """Run the command to completion, with a JSON report.
+
+        :param timeout: seconds.
+        :param alone: while no other test runs the suite.
+        """
+        with turn(alone=alone):
+            return self._run(arguments, folder, timeout)
+
+    def _run(self, arguments: Sequence[str], folder: Path | None, timeout: float) -> Judged:
         report = self.folder / "report-of-the-test.json"
         report.unlink(missing_ok=True)
         began = time.monotonic()

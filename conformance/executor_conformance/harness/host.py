@@ -79,6 +79,13 @@ class Host:
             "mapped shared memory": len(processes.mapped_shared_memory()),
         }
 
+    def waited_for_processors_s(self) -> float:
+        """How long the threads of this process and of the executor's could have run but had no processor, so
+        far, in seconds.
+        """
+        pids = [self.pid, *(process.pid for process in self.processes())]
+        return sum(map(processes.waited_for_processors_s, pids))
+
     def idle_cpu_share(self, little: float) -> float:
         """Processor seconds per second that the host and the executor's processes use while nobody calls the
         executor.

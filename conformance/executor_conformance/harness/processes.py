@@ -111,6 +111,21 @@ def cpu_s(pid: int) -> float:
         return 0.0
 
 
+def waited_for_processors_s(pid: int | str = "self") -> float:
+    """How long threads of a process could have run but had no processor, so far: the sum over its threads, in
+    seconds.  It is 0 where the kernel does not count.
+    """
+    waited = 0
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(OSError),  # it has ended
+                open(f"/proc/{pid}/task/{thread}/schedstat") as file,
+            ):
+                waited += int(file.read().split()[1])
+    return waited / 1e9
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
     process = look(pid)

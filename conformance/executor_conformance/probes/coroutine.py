@@ -17,7 +17,8 @@ waited for a moment after that.  It has some steps of its own:
 ``look-context``    record the value of the context variable
 ``generator``       leave an asynchronous generator unfinished, which records its end as a note
 ``loop``            record ids of its event loop and of its thread
-``lag=N``           take N naps of 10 ms, and record how late each ended, in microseconds
+``lag=N``           take N naps of 10 ms, and record how late each ended, in microseconds, without the time
+                    for which its thread had to wait for a processor
 ====================== ==============================================================================
 """
 
@@ -151,10 +152,20 @@ async def _loop(journal: str, probe: str, run_id: str, value: str) -> None:
 async def _lag(journal: str, probe: str, run_id: str, value: str) -> None:
     late = []
     for _ in range(int(value)):
-        began = time.monotonic()
+        began, waited_s = time.monotonic(), _waited_for_processor_s()
         await library().sleep(_NAP_S)
-        late.append(max(0, int(1e6 * (time.monotonic() - began - _NAP_S))))
+        late_s = time.monotonic() - began - _NAP_S - (_waited_for_processor_s() - waited_s)
+        late.append(max(0, int(1e6 * late_s)))
     note(journal, probe, run_id, " ".join(map(str, late)))
+
+
+def _waited_for_processor_s() -> float:
+    """How long this thread could have run but had no processor, so far; 0 where the kernel does not count."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 _Step = Callable[[str, str, str, str], Coroutine[Any, Any, None]]

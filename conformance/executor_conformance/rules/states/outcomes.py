@@ -55,7 +55,10 @@ def exit_status_decides_the_outcome(trial: Trial) -> None:
             )
 
 
-@must(needs=(Capability.EXIT_STATUS,), after=("states.exit-status-decides-the-outcome",))
+@must(
+    needs=(Capability.EXIT_STATUS,),
+    after=("states.exit-status-decides-the-outcome", "interface.command-kinds-are-accurate"),
+)
 def system_exit_maps_to_its_exit_status(trial: Trial) -> None:
     """``SystemExit`` means what it means to the interpreter: no argument, ``None`` and 0 are ``success``, a
     string is ``failed``.
