@@ -24,7 +24,7 @@ class FakeTrial:
     """The part of a trial that the explorer uses if no program is run."""
 
     budgets = Budgets(4.0, 0.06, 5.0, 6.0, 0.25, scale=60.0)  # the number of programs does not depend on time
-    context = SimpleNamespace(programs=200, fixed="", excused=frozenset({"an.excused-rule"}))
+    context = SimpleNamespace(programs=60, fixed="", excused=frozenset({"an.excused-rule"}))
 
     @staticmethod
     def slots(usual: int) -> int:

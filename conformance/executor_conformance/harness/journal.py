@@ -41,6 +41,11 @@ class Journal:
         self._by_probe: dict[str, list[Run]] = {}
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666))
 
+    @property
+    def size(self) -> int:
+        """How many bytes were read so far."""
+        return self._offset
+
     def runs(self, probe: str) -> list[Run]:
         """All runs of one probe so far, in the order in which they started."""
         self.read()

@@ -84,7 +84,9 @@ class Subject:
     def drain(self, dag_ids: Sequence[str] | None = None) -> list[Observation]:
         """``get_event_buffer()``: take the events into the history and return them."""
         raw = self.trial.call(Call.GET_EVENT_BUFFER, lambda: self.driver.events(dag_ids), silent=True)
-        return self.reported.take(raw)
+        fresh = self.reported.take(raw)
+        self.trial.events_seen += len(fresh)
+        return fresh
 
     def drain_all(self) -> None:
         """Drain until nothing comes: an executor may return the states of one key one at a time."""

@@ -40,6 +40,11 @@ class TrialBase(Waiting):
         self._calls = Calls(blackboard, context.hung_calls, self.patience)
         self._factory = ProbeFactory(scratch)
         self.journal = self._factory.journal
+        #: How many events were returned by ``get_event_buffer()``.
+        self.events_seen = 0
+
+    def signs_of_life(self) -> int:
+        return self.journal.size + self.events_seen
 
     @property
     def target(self) -> Target:

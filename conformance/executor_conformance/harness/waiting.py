@@ -19,8 +19,11 @@ from executor_conformance.verdicts import Broken, Stalled
 
 SHORTEST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.004
-#: The longest nap after a condition that itself takes long to check.
+#: The longest nap after a condition that itself takes long to check, and where nothing happens for a while: a
+#: wait in vain must not take the processor from what it waits for.
 _LONGEST_COSTLY_NAP_S = 0.02
+#: Naps grow with the time in which nothing has happened: by this share of it.
+_SHARE_OF_SILENCE = 0.02
 #: A wait is extended, once, where the machine has become slower by more than the first factor since its
 #: calibration; by the slowdown, at most by the second factor.
 _SLOWDOWN_THAT_COUNTS, _LARGEST_EXTENSION_OF_A_WAIT = 1.5, 6.0
@@ -158,8 +161,8 @@ class Waiting:
         :raises TimeoutError: it does not hold in time.
         """
         began = monotonic()
+        signs, silence_s = self.signs_of_life(), 0.0
         nap = SHORTEST_NAP_S
-        longest = _LONGEST_NAP_S
         rounds = 0.0
         extended = is_second = False
         while True:
@@ -182,7 +185,6 @@ class Waiting:
                 elif second_s and not is_second:
                     is_second = True
                     budget_s += second_s
-                    longest = _LONGEST_COSTLY_NAP_S
                 else:
                     self.patience.was_in_vain |= is_second
                     raise TimeoutError
@@ -191,7 +193,14 @@ class Waiting:
             taken = max(nap, costly_nap)
             yield taken
             rounds += max(taken / _LONGEST_NAP_S, 1.0)
+            # Not by the clock: a starved machine must not have fewer looks for it.
+            silence_s = silence_s + taken if signs == (signs := self.signs_of_life()) else 0.0
+            longest = min(max(_SHARE_OF_SILENCE * silence_s, _LONGEST_NAP_S), _LONGEST_COSTLY_NAP_S)
             nap = min(nap * 1.5, longest)
+
+    def signs_of_life(self) -> int:
+        """Grows with whatever the executor and its tasks do that a wait can see."""
+        return 0
 
     def extension(self) -> float:
         """The factor by which fixed limits grow on a machine that has become slower since its calibration."""
