@@ -78,6 +78,21 @@ def test_an_owner_that_a_gateway_blocks_passes_the_blame_on() -> None:
     assert step.finding.blocked_by == FIRST_TASK_RULE
 
 
+def test_an_owner_that_was_run_and_blocked_explains_no_exception() -> None:
+    owner, root = "lifecycle.idle-sync-is-harmless", "states.an-event-is-returned-once"
+    findings = {owner: Finding(Verdict.BLOCKED, blocked_by=root), root: FAILED}
+    assert decide(QUEUED_TIME.id, KEY_ERROR, findings)[0] == Decided(KEY_ERROR)
+
+
+@pytest.mark.parametrize("finding", [FAILED, STALLED, RAISED, HUNG])
+def test_what_events_mean_explains_wrong_outcomes_only(finding: Finding) -> None:
+    fault, meaning = "faults.survives-file-descriptor-exhaustion", "states.an-event-is-returned-once"
+    assert meaning not in catalogue()[fault].after
+    step, _ = decide(fault, finding, {meaning: FAILED})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == (meaning if finding is FAILED else "")
+
+
 def test_each_failure_mode_has_suspects_of_its_own() -> None:
     assert "parallelism.n-tasks-run-at-once" in BLAME.suspects(QUEUED_TIME, STALLED)
     assert "parallelism.n-tasks-run-at-once" not in BLAME.suspects(QUEUED_TIME, FAILED)

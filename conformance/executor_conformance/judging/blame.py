@@ -21,7 +21,7 @@ takes the blame:
 4. the *owners* of the way in which it failed.  A failure mode (a call raised, a call hung, nothing came) can
    happen in any rule; its owners are the rules that are about just this, the most basic one first.  An owner
    explains it only if it failed in that way itself (:meth:`Blame._explains`);
-5. in chapters that trust events, the rules about what an event means.
+5. in chapters that trust events, the rules about what an event means, for a wrong outcome.
 
 **Two rules can suspect each other.**  A failure is *provisional* until its own suspects have been asked.  Of
 two provisional failures the one whose rule owns what went wrong is named; if that does not decide, the first
@@ -104,8 +104,9 @@ MEANING_OF_EVENTS = (
     "states.no-terminal-event-before-the-task-ends",
     "states.an-event-is-returned-once",
     "states.a-result-belongs-to-its-task",
-    "states.death-by-signal-is-a-failure",
 )
+
+_WRONG_EVENTS = (FailureMode.MISREPORTED, FailureMode.MISCOUNTED)
 
 Lookup = Callable[[str], Finding | None]
 
@@ -251,18 +252,17 @@ class Blame:
     def _explains(self, suspect: str, other: Finding, rule: Rule, finding: Finding) -> bool:
         """Whether the failure of a suspect explains this one.
 
-        An owner has to have failed in the same way, or by its own check if that can have this effect.
+        An owner has to have failed in the same way, or by its own check if that can have this effect.  What
+        an event means explains wrong outcomes, and neither that a call raises nor that nothing comes.
         """
-        if suspect in rule.after or suspect not in self.owners(rule.id, finding):
+        if suspect in rule.after:
             return True
-        if other.verdict is Verdict.BLOCKED and other.failure_mode is None:  # it was not run
+        if suspect not in self.owners(rule.id, finding):
+            return suspect not in MEANING_OF_EVENTS or finding.failure_mode in (None, *_WRONG_EVENTS)
+        if other.verdict is Verdict.BLOCKED and self.rules[other.blocked_by].gateway:  # it was not run
             return True
         if other.failure_mode is None:
-            return finding.failure_mode in (
-                FailureMode.STALLED,
-                FailureMode.MISREPORTED,
-                FailureMode.MISCOUNTED,
-            )
+            return finding.failure_mode in (FailureMode.STALLED, *_WRONG_EVENTS)
         if other.raised and finding.raised and other.raised != finding.raised:
             return False
         return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)

@@ -225,7 +225,10 @@ def capacity_is_restored_after_worker_deaths(trial: Trial) -> None:
         )
 
 
-@must(needs=(Observation.LOCAL_PROCESSES,), after=("faults.capacity-is-restored-after-worker-deaths",))
+@must(
+    needs=(Observation.LOCAL_PROCESSES,),
+    after=("states.death-by-signal-is-a-failure", "faults.capacity-is-restored-after-worker-deaths"),
+)
 def survives_the_death_of_all_workers(trial: Trial) -> None:
     """After all workers were killed at the same time, each of their tasks is reported ``failed`` and the
     executor keeps running tasks.
