@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,25 @@ def test_ctrl_c_during_a_fork_is_for_the_parent_and_comes_afterwards(when: str, 
     )
     assert run.stdout.splitlines() == [first_line, "exit status of the child: 7", "masked: set()"]
     assert run.stderr == ""
+
+
+_SHARE_A_PROCESSOR = """
+import os, time
+from executor_conformance.harness import processes
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+rival = os.fork()
+while rival == 0:
+    pass
+began = time.process_time()
+while time.process_time() - began < 0.3:
+    pass
+os.kill(rival, 9)
+print(processes.waited_for_processors_s())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the kernel does not count this")
+def test_the_wait_for_a_processor_is_counted() -> None:
+    run = subprocess.run([sys.executable, "-c", _SHARE_A_PROCESSOR], capture_output=True, text=True)
+    assert float(run.stdout) > 0.1, run.stderr
