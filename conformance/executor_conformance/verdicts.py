@@ -40,6 +40,8 @@ class FailureMode(str, enum.Enum):
     HUNG = "hung"
     #: The host process ended.
     DIED = "died"
+    #: A file descriptor of the host was closed that the suite was using.
+    CLOSED = "closed"
     #: A task or an event that the rule only needs on its way did not come.
     STALLED = "stalled"
     #: A task does not have exactly one terminal event.

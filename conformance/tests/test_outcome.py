@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 from executor_conformance.contract import Call
 from executor_conformance.harness.containment_result import ContainmentResult, End
-from executor_conformance.judging.outcome import finding_from, printable
+from executor_conformance.harness.waiting import Patience
+from executor_conformance.judging.outcome import evaluate_rule, finding_from, printable
 from executor_conformance.verdicts import FailureMode, Finding, Verdict
 
 PASSED = Finding(Verdict.PASSED).as_dict()
@@ -68,6 +72,21 @@ def test_a_failure_stays_what_it_is_whatever_survives() -> None:
     assert (finding.expected, finding.actual) == ("this", "that")
     assert "a traceback" in finding.evidence
     assert "7: stuck" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict", "mode"),
+    [(errno.EBADF, Verdict.FAILED, FailureMode.CLOSED), (errno.ENOSPC, Verdict.INCONCLUSIVE, None)],
+)
+def test_a_closed_descriptor_is_a_failure_and_any_other_error_of_the_suite_is_none(
+    number: int, verdict: Verdict, mode: FailureMode | None
+) -> None:
+    def body(trial: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    trial = SimpleNamespace(calls="end()", measurements={}, patience=Patience())
+    finding = evaluate_rule(body, trial)  # type: ignore[arg-type]
+    assert (finding.verdict, finding.failure_mode) == (verdict, mode)
 
 
 def test_what_was_left_behind_is_told_of_a_pass_as_well() -> None:

@@ -80,6 +80,7 @@ OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
         "parallelism.at-most-n-tasks-run-at-once",
         "shutdown.no-zombie-is-left",
     ),
+    FailureMode.CLOSED: ("lifecycle.host-file-descriptors-stay-open",),
     FailureMode.STALLED: (
         FIRST_TASK_RULE,
         "states.an-exception-is-a-failure",
@@ -262,7 +263,7 @@ class Blame:
         if other.verdict is Verdict.BLOCKED and self.rules[other.blocked_by].gateway:  # it was not run
             return True
         if other.failure_mode is None:
-            return finding.failure_mode in (FailureMode.STALLED, *_WRONG_EVENTS)
+            return finding.failure_mode in (FailureMode.CLOSED, FailureMode.STALLED, *_WRONG_EVENTS)
         if other.raised and finding.raised and other.raised != finding.raised:
             return False
         return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from collections.abc import Callable
@@ -66,6 +67,8 @@ def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
         finding = Finding(Verdict.INCONCLUSIVE, actual=str(reason))
     except Blocked as blocked:
         finding = Finding(Verdict.BLOCKED, actual=str(blocked), blocked_by=blocked.by)
+    except OSError as error:
+        finding = _descriptor_closed(error, trial) if error.errno == errno.EBADF else internal_error(error)
     except BaseException as error:
         finding = internal_error(error)
     else:
@@ -131,6 +134,18 @@ def _with_survivors(finding: Finding) -> Finding:
         actual=f"{len(finding.survivors)} survived SIGKILL, such as {finding.survivors[0]}",
         evidence=survivors,
         blocked_by="",
+    )
+
+
+def _descriptor_closed(error: OSError, trial: Trial) -> Finding:
+    """The suite shares its host with the executor, and does not close a descriptor before its last use."""
+    return Finding(
+        Verdict.FAILED,
+        expected="file descriptors of the scheduler process to stay open",
+        actual=f"one that was in use was closed ({error})",
+        calls=trial.calls,
+        evidence="".join(traceback.format_exception(error)),
+        failure_mode=FailureMode.CLOSED,
     )
 
 

@@ -65,7 +65,7 @@ def works_with_replaced_standard_streams(trial: Trial) -> None:
             sys.stdin, sys.stdout, sys.stderr = kept
 
 
-@should(after=("faults.works-with-replaced-standard-streams",))
+@should(after=("lifecycle.host-file-descriptors-stay-open", "faults.works-with-replaced-standard-streams"))
 def works_with_closed_standard_streams(trial: Trial) -> None:
     """Tasks run in a host whose file descriptors 0, 1 and 2 are closed.
 
@@ -110,7 +110,7 @@ def works_where_sigchld_is_ignored(trial: Trial) -> None:
     subject.end()
 
 
-@must()
+@must(after=("lifecycle.host-file-descriptors-stay-open",))
 def works_as_the_first_process_of_a_container(trial: Trial) -> None:
     """Tasks run in a host that is the first process, pid 1, of its pid namespace.
 
