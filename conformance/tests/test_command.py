@@ -8,17 +8,17 @@ import threading
 import pytest
 from conftest import Command
 
-#: Only the default start method runs all random programs.
-SOME_PROGRAMS = "--conformance-programs=20"
+#: Only the default start method runs all random programs and all tasks.
+FEW = ("--conformance-programs=20", "-p", "fixtures.few")
 
 
 @pytest.mark.parametrize(
     "executor",
     [
         pytest.param(("LocalExecutor",), id="snapshot"),
-        pytest.param(("LocalExecutor", "--executor-option=start_method=fork", SOME_PROGRAMS), id="fork"),
-        pytest.param(("LocalExecutor", "--executor-option=start_method=spawn", SOME_PROGRAMS), id="spawn"),
-        pytest.param(("AsyncExecutor", SOME_PROGRAMS), id="async"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=fork", *FEW), id="fork"),
+        pytest.param(("LocalExecutor", "--executor-option=start_method=spawn", *FEW), id="spawn"),
+        pytest.param(("AsyncExecutor", *FEW), id="async"),
     ],
 )
 def test_reference_passes_every_rule(judge: Command, executor: tuple[str, ...]) -> None:
