@@ -1,26 +1,35 @@
 """Runs the suite on real executors and writes docs/results: a page for each, and a table.
 
-    python -m benchmarks.results [--pools PYTHON] [--airflow2 PYTHON] [--airflow3 PYTHON] [NAME...]
+    python3.12 -m benchmarks.results [--environments FOLDER] [NAME...]
 
-With names (of pages, without suffix) only these are updated; the table is made from all pages.  Airflow and
-the third-party pools need their own interpreters, with this project installed in each.
+With names (of pages, without suffix) only these are updated; the table is made from all pages.  Executors of
+other projects are installed, in the versions that ``fixtures/peers/requirements`` pins, in an environment of
+their own for each file there.  It is made when it is needed first, and kept.
+
+A ``must`` rule that fails says that somebody else's code is wrong.  So ``causes.toml`` names, for each of
+them, the file and the function that cause it.  The page shows them, and a failure without one is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomllib
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = REPOSITORY / "docs" / "results"
+_REQUIREMENTS = REPOSITORY / "fixtures" / "peers" / "requirements"
+_CAUSES = Path(__file__).with_name("causes.toml")
 _AIRFLOW = "airflow.executors.local_executor:LocalExecutor"
 _COLUMNS = ("passed", "failed", "not applicable", "inconclusive", "blocked")
 
@@ -31,16 +40,20 @@ class Subject:
 
     :param page: the name of the page, without suffix.
     :param found: the most important findings, for the table.
-    :param interpreter: the option with the interpreter that has it installed; by default, this one.
-    :param environment: environment variables that select its mode.
+    :param environment: the file with its requirements, without suffix; by default, this interpreter has it.
+    :param variables: environment variables that select its mode.
+    :param plugins: pytest plugins that it needs, such as one that lends it a server.
+    :param causes: the page with whose causes its own begin.
     """
 
     page: str
     title: str
     target: str
     found: str = ""
-    interpreter: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+    plugins: tuple[str, ...] = ()
+    causes: str = ""
 
 
 SUBJECTS = (
@@ -69,14 +82,22 @@ SUBJECTS = (
     Subject(
         "multiprocessing-pool",
         "`multiprocessing.Pool`",
-        "fixtures.peers:MultiprocessingPool",
+        "fixtures.peers.multiprocessing_pool:MultiprocessingPool",
         "the task of a killed worker has no outcome; if an idle worker is killed, nothing runs any more; "
         "`end()` hangs",
     ),
     Subject(
+        "pebble",
+        "pebble 5.2.3 `ProcessPool`",
+        "fixtures.peers.pebble_pool:PebblePool",
+        "a killed idle worker ends the pool, and so does an exception that cannot be unpickled; -1 is "
+        "accepted, and then nothing runs; a forked child of the host that exits kills a worker",
+        "pools",
+    ),
+    Subject(
         "deadpool",
         "deadpool 2026.7.1",
-        "fixtures.pools:deadpool",
+        "fixtures.peers.pools:deadpool",
         "`submit()` blocks forever once 1,000 calls are queued (its default limit); a call that was accepted "
         "while no process could be started has no outcome; -1 is accepted, and then nothing runs",
         "pools",
@@ -84,7 +105,7 @@ SUBJECTS = (
     Subject(
         "executorlib",
         "executorlib 1.11.0 `SingleNodeExecutor`",
-        "fixtures.pools:executorlib",
+        "fixtures.peers.pools:executorlib",
         "`shutdown()` hangs after `cancel()`; without `shutdown()`, the interpreter does not exit; waiting "
         "tasks cost a whole CPU; workers outlive a killed host; -1 and `'4'` are accepted, and then nothing "
         "runs",
@@ -93,7 +114,7 @@ SUBJECTS = (
     Subject(
         "more-executors",
         "more-executors 2.11.4 `with_retry`",
-        "fixtures.pools:more_executors",
+        "fixtures.peers.pools:more_executors",
         "`shutdown(wait=True)` drops accepted calls; with `cancel_futures`, some futures never finish; NaN "
         "is accepted, and then nothing runs",
         "pools",
@@ -101,7 +122,7 @@ SUBJECTS = (
     Subject(
         "futurist",
         "futurist 3.5.0 `ThreadPoolExecutor`",
-        "fixtures.pools:futurist",
+        "fixtures.peers.pools:futurist",
         "after a shortage of threads, capacity stays lost; `cancel_futures` is accepted and ignored",
         "pools",
     ),
@@ -122,6 +143,7 @@ SUBJECTS = (
         "the same, except for `sys.exit(0)`; in addition, tasks read the host's standard input",
         "airflow2",
         (("AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER", "True"),),
+        causes="airflow-2.11.2-local",
     ),
     Subject(
         "airflow-3.3.2-local",
@@ -146,25 +168,30 @@ conformant.
 
 {table}
 
-`multiprocessing.Pool` is wrapped in a thin class, `fixtures/peers.py`. deadpool, executorlib, more-executors
-and futurist are constructed as their documentation shows (`fixtures/pools.py`). All others are checked
-unchanged. Airflow 3 runs callback workloads in its own supervisor. Airflow 2 runs its own command, the end of
-which is replaced by stubs; its report lists them.
+Executors without the calls of `concurrent.futures` or of Airflow have a thin driver in `fixtures/peers`,
+which adds nothing of its own. The others are constructed as their documentation shows. Airflow 3 runs
+callback workloads in its own supervisor. Airflow 2 runs its own command, the end of which is replaced by
+stubs; its report lists them.
 """
 
 
 def main() -> int:
     """Run the suite, write the pages, and return the exit status."""
     options = _options()
+    causes = tomllib.loads(_CAUSES.read_text(encoding="utf-8"))
+    unexplained = []
     for subject in SUBJECTS:
-        python = getattr(options, subject.interpreter) if subject.interpreter else sys.executable
-        if python is None or (options.names and subject.page not in options.names):
+        if options.names and subject.page not in options.names:
             continue
+        python = _interpreter(subject.environment, options.environments)
         began = time.monotonic()
-        _judge(subject, python)
+        known = {**causes.get(subject.causes, {}), **causes.get(subject.page, {})}
+        unexplained += _judge(subject, python, known)
         print(f"{subject.page}: {time.monotonic() - began:.0f} s", flush=True)
     (PAGES / "README.md").write_text(_README.format(table="\n".join(_table())), encoding="utf-8")
-    return 0
+    for line in unexplained:
+        print(f"{_CAUSES.name} has no cause of {line}", file=sys.stderr)
+    return 1 if unexplained else 0
 
 
 def _options() -> argparse.Namespace:
@@ -175,10 +202,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument(
-        "--pools", metavar="PYTHON", help="interpreter with the libraries of fixtures/pools.py"
+        "--environments",
+        metavar="FOLDER",
+        type=Path,
+        default=REPOSITORY / ".peers",
+        help="where the environments are made (default: .peers)",
     )
-    parser.add_argument("--airflow2", metavar="PYTHON", help="interpreter with Airflow 2.11.2")
-    parser.add_argument("--airflow3", metavar="PYTHON", help="interpreter with Airflow 3.3.2")
     options = parser.parse_args()
     pages = [one.page for one in SUBJECTS]
     if unknown := sorted(set(options.names) - set(pages)):
@@ -186,21 +215,44 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _judge(subject: Subject, python: str) -> None:
+def _interpreter(environment: str, folder: Path) -> str:
+    """The interpreter that has the executor installed; makes its environment if there is none yet."""
+    if not environment:
+        return sys.executable
+    python = folder / environment / "bin" / "python"
+    complete = folder / environment / "complete"
+    if not complete.exists():
+        print(f"installing {environment} in {folder / environment}", flush=True)
+        requirements = _REQUIREMENTS / f"{environment}.txt"
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / environment], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "-r", requirements, "-e", REPOSITORY]
+        subprocess.run(install, check=True)
+        complete.touch()
+    return str(python)
+
+
+def _judge(subject: Subject, python: str, causes: Mapping[str, str]) -> list[str]:
+    """Judge an executor and write its page.
+
+    :param causes: rule id -> what causes its failure.
+    :returns: the failures of ``must`` rules that have no cause.
+    """
     page = PAGES / f"{subject.page}.md"
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "page.md")
+        written, report = Path(folder, "page.md"), Path(folder, "report.json")
         done = subprocess.run(
             [
                 *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                *(f"--executor={subject.target}", f"--conformance-report={written}"),
-                "--conformance-time-limit=1500",
+                *(argument for plugin in subject.plugins for argument in ("-p", plugin)),
+                *(f"--executor={subject.target}", "--conformance-time-limit=1500"),
+                *(f"--conformance-report={path}" for path in (written, report)),
             ],
             cwd=folder,
             env={
                 **os.environ,
-                **dict(subject.environment),
+                **dict(subject.variables),
                 "PYTHONPATH": str(REPOSITORY),
+                "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
                 "AIRFLOW_HOME": str(Path(folder, "airflow")),
             },
             stdin=subprocess.DEVNULL,
@@ -211,7 +263,9 @@ def _judge(subject: Subject, python: str) -> None:
         )
         if not written.exists():
             raise SystemExit(f"no report was written for {subject.page}:\n{done.stdout}")
-        text = written.read_text(encoding="utf-8")
+        rules = json.loads(report.read_text(encoding="utf-8"))["rules"]
+        failed = [rule["id"] for rule in rules if rule["verdict"] == "failed" and rule["level"] == "must"]
+        text = written.read_text(encoding="utf-8") + "\n".join(_section_of_causes(failed, causes))
         prefix = Path(python).parents[1]
         for place in (
             f"{prefix}/bin/",
@@ -222,6 +276,15 @@ def _judge(subject: Subject, python: str) -> None:
             text = text.replace(place, "")
         text = text.replace(str(REPOSITORY), ".")
         page.write_text(text, encoding="utf-8")
+    return [f"{subject.page}: {rule_id}" for rule_id in failed if rule_id not in causes]
+
+
+def _section_of_causes(failed: Iterable[str], causes: Mapping[str, str]) -> Iterable[str]:
+    known = [rule_id for rule_id in failed if rule_id in causes]
+    if known:
+        yield from ("", "## Causes", "")
+        yield from (f"- **{rule_id}**: {causes[rule_id]}" for rule_id in known)
+        yield ""
 
 
 def _table() -> Iterable[str]:

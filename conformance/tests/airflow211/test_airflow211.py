@@ -15,30 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
-#: The id of a rule -> the cause of its failure in ``airflow/executors/local_executor.py`` (2.11.2).
-KNOWN_DEFECTS = {
-    "lifecycle.submit-before-start-is-rejected": "queue_command() does not check that start() was called",
-    "lifecycle.submit-after-end-is-rejected": "queue_command() does not check that end() was called",
-    "lifecycle.end-before-start-is-harmless": "end() uses objects that start() creates",
-    "lifecycle.end-twice-is-harmless": "end() puts poison pills into a queue whose manager it has shut down",
-    "states.system-exit-maps-to-its-exit-status": "the status is set after the command returns",
-    "parallelism.nan-is-rejected": "the manager process is started before range() rejects the number",
-    "parallelism.true-is-rejected": "the number is only compared with 0",
-    "parallelism.a-float-is-rejected": "the manager process is started before range() rejects the number",
-    "parallelism.huge-is-rejected-or-starts-workers-lazily": "start() starts all workers",
-    "shutdown.no-zombie-is-left": "end() joins the queue, but not the workers",
-    "shutdown.end-finishes-queued-tasks": "end() drops queued tasks without an event",
-    "shutdown.terminate-kills-running-tasks": "terminate() is empty",
-    "shutdown.end-returns-after-a-worker-death": "end() waits until the dead worker takes its poison pill",
-    "shutdown.no-process-outlives-a-killed-host": "workers and manager never check that their parent lives",
-    "faults.a-killed-worker-fails-its-task": "the exit status of a worker is never checked",
-    "faults.survives-the-death-of-an-idle-worker": "only start() starts workers",
-    "faults.no-task-outlives-its-killed-worker": "the task does not notice that its worker has died",
-    "faults.works-with-busy-host-threads": "the forked child flushes the logs of the host before it exits",
-    "isolation.tasks-do-not-inherit-host-terminal": "setsid() is not called for the task",
-    "memory.copy-on-write-survives-garbage-collection": "nothing is frozen before the fork",
-}
+_CAUSES = Path(__file__).resolve().parents[3] / "benchmarks" / "causes.toml"
+#: The id of a rule -> the cause of its failure.
+KNOWN_DEFECTS: dict[str, str] = tomllib.loads(_CAUSES.read_text(encoding="utf-8"))["airflow-2.11.2-local"]
 
 #: Rules that have to pass.
 PASSING_RULES = {

@@ -14,22 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
-#: The id of a rule -> the cause of its failure in ``airflow/executors/local_executor.py`` (3.3.2).
-KNOWN_DEFECTS = {
-    "parallelism.slot-counts-are-accurate": "running is never filled, so every slot is always available",
-    "lifecycle.end-before-start-is-harmless": "end() uses objects that start() creates",
-    "lifecycle.end-twice-is-harmless": "end() uses processes that it has closed",
-    "shutdown.end-finishes-queued-tasks": "end() drops queued tasks without an event",
-    "shutdown.terminate-kills-running-tasks": "terminate() is empty",
-    "shutdown.no-process-outlives-a-killed-host": "workers wait on a queue that they hold open themselves",
-    "states.no-concurrent-runs-of-one-key": "the keys in flight are not stored",
-    "shutdown.interpreter-exit-does-not-hang": "workers are not daemons, so they are joined at exit",
-    "faults.a-killed-worker-fails-its-task": "the exit status of a worker is never checked",
-    "faults.survives-the-death-of-an-idle-worker": "an idle worker holds the lock of the shared queue",
-    "faults.no-task-outlives-its-killed-worker": "the task does not notice that its worker has died",
-    "faults.a-large-backlog-does-not-block-submit": "the host itself writes workloads to a pipe",
-}
+_CAUSES = Path(__file__).resolve().parents[3] / "benchmarks" / "causes.toml"
+#: The id of a rule -> the cause of its failure.
+KNOWN_DEFECTS: dict[str, str] = tomllib.loads(_CAUSES.read_text(encoding="utf-8"))["airflow-3.3.2-local"]
 
 #: Rules that have to pass.
 PASSING_RULES = {
