@@ -9,7 +9,7 @@ import pytest
 from conftest import Command
 
 #: Only the default start method runs all random programs and all tasks.
-FEW = ("--conformance-programs=20", "-p", "fixtures.few")
+FEW = ("--conformance-programs=8", "-p", "fixtures.few")
 
 
 @pytest.mark.parametrize(
