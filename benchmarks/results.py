@@ -31,6 +31,7 @@ PAGES = REPOSITORY / "docs" / "results"
 _REQUIREMENTS = REPOSITORY / "fixtures" / "peers" / "requirements"
 _CAUSES = Path(__file__).with_name("causes.toml")
 _AIRFLOW = "airflow.executors.local_executor:LocalExecutor"
+_REDIS = ("fixtures.peers.redis_server",)
 _COLUMNS = ("passed", "failed", "not applicable", "inconclusive", "blocked")
 
 
@@ -125,6 +126,130 @@ SUBJECTS = (
         "fixtures.peers.pools:futurist",
         "after a shortage of threads, capacity stays lost; `cancel_futures` is accepted and ignored",
         "pools",
+    ),
+    Subject(
+        "threadpoolexecutorplus",
+        "ThreadPoolExecutorPlus 0.2.2",
+        "ThreadPoolExecutorPlus:ThreadPoolExecutor",
+        environment="pools",
+    ),
+    Subject(
+        "flexexecutor-threads",
+        "flexexecutor 0.0.13 `ThreadPoolExecutor`",
+        "flexexecutor:ThreadPoolExecutor",
+        environment="pools",
+    ),
+    Subject(
+        "flexexecutor-async",
+        "flexexecutor 0.0.13 `AsyncPoolExecutor`",
+        "fixtures.peers.pools:flexexecutor_async",
+        environment="pools",
+    ),
+    Subject(
+        "bounded-thread-pool",
+        "bounded-pool-executor 0.0.3 `BoundedThreadPoolExecutor`",
+        "bounded_pool_executor:BoundedThreadPoolExecutor",
+        environment="pools",
+    ),
+    Subject(
+        "bounded-process-pool",
+        "bounded-pool-executor 0.0.3 `BoundedProcessPoolExecutor`",
+        "bounded_pool_executor:BoundedProcessPoolExecutor",
+        environment="pools",
+    ),
+    Subject("mpire", "mpire 2.10.2 `WorkerPool`", "fixtures.peers.mpire_pool:MpirePool", environment="pools"),
+    Subject(
+        "billiard", "billiard 4.3.2 `Pool`", "fixtures.peers.billiard_pool:BilliardPool", environment="pools"
+    ),
+    Subject(
+        "apscheduler-threads",
+        "APScheduler 3.11.3, pool of threads",
+        "fixtures.peers.apscheduler_pools:ThreadPool",
+        environment="pools",
+    ),
+    Subject(
+        "apscheduler-processes",
+        "APScheduler 3.11.3, pool of processes",
+        "fixtures.peers.apscheduler_pools:ProcessPool",
+        environment="pools",
+    ),
+    Subject(
+        "gevent",
+        "gevent 26.9.0 `ThreadPool`",
+        "fixtures.peers.gevent_pool:GeventThreadPool",
+        environment="pools",
+    ),
+    Subject(
+        "aiojobs",
+        "aiojobs 1.4.0 `Scheduler`",
+        "fixtures.peers.aiojobs_scheduler:AiojobsScheduler",
+        environment="pools",
+    ),
+    Subject(
+        "parsl-threads",
+        "Parsl 2026.10.26 on threads",
+        "fixtures.peers.parsl_pools:threads",
+        environment="parsl",
+    ),
+    Subject(
+        "parsl-high-throughput",
+        "Parsl 2026.10.26 `HighThroughputExecutor`",
+        "fixtures.peers.parsl_pools:high_throughput",
+        environment="parsl",
+    ),
+    Subject(
+        "ipyparallel",
+        "ipyparallel 9.2.0, load-balanced view",
+        "fixtures.peers.ipyparallel_cluster:load_balanced",
+        environment="ipyparallel",
+    ),
+    Subject(
+        "mpi4py",
+        "mpi4py 4.1.2 `MPIPoolExecutor`",
+        "fixtures.peers.mpi4py_pool:mpi_pool",
+        environment="mpi4py",
+    ),
+    Subject(
+        "dask",
+        "Dask 2026.8.0 `Client.get_executor()`",
+        "fixtures.peers.dask_cluster:client_executor",
+        environment="dask",
+    ),
+    Subject(
+        "ray", "Ray 2.60.0 `util.multiprocessing.Pool`", "fixtures.peers.ray_pool:RayPool", environment="ray"
+    ),
+    Subject(
+        "celery",
+        "Celery 5.7.0 on Redis",
+        "fixtures.peers.celery_redis:CeleryOnRedis",
+        environment="celery",
+        plugins=_REDIS,
+    ),
+    Subject(
+        "airflow-3.3.2-celery",
+        "Airflow 3.3.2 `CeleryExecutor` on Redis",
+        "fixtures.peers.airflow_celery:celery_executor",
+        environment="airflow3",
+        plugins=_REDIS,
+    ),
+    Subject(
+        "airflow-2.11.2-celery",
+        "Airflow 2.11.2 `CeleryExecutor` on Redis",
+        "fixtures.peers.airflow_celery:celery_executor",
+        environment="airflow2",
+        plugins=_REDIS,
+    ),
+    Subject(
+        "airflow-2.11.2-dask",
+        "Airflow 2.11.2 `DaskExecutor`",
+        "fixtures.peers.airflow_dask:dask_executor",
+        environment="airflow2",
+    ),
+    Subject(
+        "airflow-2.11.2-sequential",
+        "Airflow 2.11.2 `SequentialExecutor`",
+        "airflow.executors.sequential_executor:SequentialExecutor",
+        environment="airflow2",
     ),
     Subject(
         "airflow-2.11.2-local",

@@ -128,7 +128,7 @@ _ID = re.compile(rf"(?<![\w./-])(?:{'|'.join(CHAPTERS)})\.[a-z][a-z0-9]*(?:-[a-z
     [
         path
         for folder in ("conformance", "fixtures", "benchmarks", "docs", "reference", ".")
-        for pattern in (("*.py", "*.md") if folder != "." else ("*.md",))
+        for pattern in (("*.py", "*.md", "*.toml") if folder != "." else ("*.md",))
         for path in (REPOSITORY / folder).glob(pattern if folder == "." else f"**/{pattern}")
     ],
     ids=lambda path: str(path.relative_to(REPOSITORY)),
