@@ -23,6 +23,8 @@ FIRST_TASK = "lifecycle.runs-a-task"
 
 #: How many rules may fail because of one fault.  All others must be blocked.
 MOST_FAILURES = 4
+#: As many rules may meet a hang that none of them is about before the call is not made again.
+MOST_HANGS = 4
 
 #: Without the slowest chapters, which do not depend on what these executors do.
 FAST_CHAPTERS = ("-n2", "-k", "not (queued_time. or memory. or model.)")
@@ -79,12 +81,12 @@ def contained(judge: Command, target: str, *arguments: str) -> Judged:
     return judged
 
 
-def failures_of(judged: Judged) -> dict[str, str]:
+def failures_of(judged: Judged, most: int = MOST_FAILURES) -> dict[str, str]:
     """Return the failures.  They must be few, and each must have a message that is printed."""
     assert judged.status == 1, judged.status
     assert judged.report["conformant"] is False
     failures = judged.rules("failed")
-    assert 1 <= len(failures) <= MOST_FAILURES, failures
+    assert 1 <= len(failures) <= most, failures
     for rule, message in failures.items():
         assert message.startswith("expected "), message
         assert f"FAILED {rule}" in judged.stdout
@@ -137,8 +139,8 @@ def test_hanging_terminate(judge: Command) -> None:
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_hangs_that_blame_each_other(judge: Command, processes: str) -> None:
-    judged = contained(judge, "hanging:InTurns", "-n", processes)
-    assert any("to return; actual: it had not after" in message for message in failures_of(judged).values())
+    failures = failures_of(contained(judge, "hanging:InTurns", "-n", processes), MOST_HANGS + 1)
+    assert any("to return; actual: it had not after" in message for message in failures.values())
 
 
 def test_thread_that_never_ends(judge: Command) -> None:

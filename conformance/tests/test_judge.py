@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, hung_calls
+from executor_conformance.judging.blame import FIRST_TASK_RULE, INTERMITTENT_HANG_RULE, hung_calls
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.requirements import Capability, TaskLocation
@@ -140,6 +142,35 @@ def test_a_failure_of_a_replay_stands_as_it_is(tmp_path: Path) -> None:
     tries = {QUEUED_TIME: [stalled], "lifecycle.runs-a-task": [FAILED]}
     judge = Judge(outcomes(tries, store), store, replaying=True)
     assert judge.judge(catalogue()[QUEUED_TIME]) == replace_duration(stalled, judge, QUEUED_TIME)
+
+
+def test_a_rule_waits_until_another_process_has_settled_what_it_builds_on(tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    another = VerdictStore(str(tmp_path))
+    runs: list[str] = []
+
+    def run(rule: Rule) -> Finding:
+        runs.append(rule.id)
+        return PASSED
+
+    judge = Judge(run, store, frozenset({BUILDS, FIRST_TASK_RULE}), location=TaskLocation.LOCAL_PROCESSES)
+    with another.settling(BUILDS), ThreadPoolExecutor() as pool:
+        another.save(BUILDS, replace(FAILED, provisional=True))
+        assert another.is_being_settled(BUILDS)
+        judged = pool.submit(judge.judge, catalogue()[FIRST_TASK_RULE])
+        with pytest.raises(TimeoutError):
+            judged.result(0.2)
+        another.save(BUILDS, FAILED)
+        assert judged.result().blocked_by == BUILDS
+    assert not another.is_being_settled(BUILDS)
+    assert runs == []
+
+
+def test_a_process_that_was_killed_is_not_waited_for(tmp_path: Path) -> None:
+    store = VerdictStore(str(tmp_path))
+    judge = judge_of(store, {}, {BUILDS, FIRST_TASK_RULE})
+    store.save(BUILDS, replace(FAILED, provisional=True))
+    assert judge.judge(catalogue()[FIRST_TASK_RULE]).blocked_by == BUILDS
 
 
 def replace_duration(finding: Finding, judge: Judge, rule_id: str) -> Finding:

@@ -39,7 +39,7 @@ rules, and no ``must`` rule comes after a ``should`` rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from executor_conformance.contract import Call
@@ -166,7 +166,7 @@ class Blame:
     def first_word(self, rule: Rule, finding: Finding) -> Finding:
         """What others may know of a finding before its suspects have been asked."""
         if self._yields(rule, finding):
-            return blocked_by(FIRST_TASK_RULE, finding)
+            return replace(blocked_by(FIRST_TASK_RULE, finding), provisional=finding.provisional)
         return finding
 
     def next_step(
@@ -222,7 +222,9 @@ class Blame:
         """The rules which, if they failed, explain this failure."""
         found = (finding.trace.rule,) if finding.trace and finding.trace.rule else ()
         methods = (REQUIRED_METHODS_RULE,) if finding.failure_mode is FailureMode.RAISED else ()
-        meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events else ()
+        # What an event means explains wrong outcomes, and neither that a call raises nor that nothing comes.
+        wrong = finding.failure_mode in (None, *_WRONG_EVENTS)
+        meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events and wrong else ()
         suspects = dict.fromkeys((*found, *rule.after, *methods, *self.owners(rule.id, finding), *meaning))
         return tuple(suspect for suspect in suspects if suspect != rule.id)
 
@@ -253,13 +255,10 @@ class Blame:
     def _explains(self, suspect: str, other: Finding, rule: Rule, finding: Finding) -> bool:
         """Whether the failure of a suspect explains this one.
 
-        An owner has to have failed in the same way, or by its own check if that can have this effect.  What
-        an event means explains wrong outcomes, and neither that a call raises nor that nothing comes.
+        An owner has to have failed in the same way, or by its own check if that can have this effect.
         """
-        if suspect in rule.after:
+        if suspect in rule.after or suspect not in self.owners(rule.id, finding):
             return True
-        if suspect not in self.owners(rule.id, finding):
-            return suspect not in MEANING_OF_EVENTS or finding.failure_mode in (None, *_WRONG_EVENTS)
         if other.verdict is Verdict.BLOCKED and self.rules[other.blocked_by].gateway:  # it was not run
             return True
         if other.failure_mode is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,6 @@ from executor_conformance.verdicts import FailureMode, Finding, Verdict
 _MORE_TRIES = 6
 #: Unless this rule has passed, rules run one at a time.
 _COEXIST = "lifecycle.two-executors-coexist-in-one-process"
-#: Seconds that a suspect may take in another process before it is taken for killed.
-_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,25 +65,28 @@ class Judge:
             return known
         for before in rule.after:
             if before in self.selected:
-                self.judge(catalogue()[before])
-        with self.store.locked(rule.id):
-            known = self.store.load(rule.id)
-            if known is not None:
-                return known
-            began = monotonic()
-            finding = self._unless_by_chance(rule, self._judge(rule))
-            duration_s = max(round(monotonic() - began, 4), finding.duration_s)
-            finding = replace(finding, duration_s=duration_s)
-            is_open = finding.verdict is Verdict.FAILED and not self.replaying
-            self.store.save(rule.id, self._blame.first_word(rule, replace(finding, provisional=is_open)))
-        # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
-        # one, find each other's verdict instead of waiting for it.
-        if is_open:
+                self._settled(catalogue()[before])
+        with contextlib.ExitStack() as settling:
+            with self.store.locked(rule.id):
+                known = self.store.load(rule.id)
+                if known is not None:
+                    return known
+                began = monotonic()
+                finding = self._unless_by_chance(rule, self._judge(rule))
+                duration_s = max(round(monotonic() - began, 4), finding.duration_s)
+                finding = replace(finding, duration_s=duration_s)
+                if finding.verdict is not Verdict.FAILED or self.replaying:
+                    self.store.save(rule.id, finding)
+                    return finding
+                settling.enter_context(self.store.settling(rule.id))
+                self.store.save(rule.id, self._blame.first_word(rule, replace(finding, provisional=True)))
+            # Suspects are judged without the lock: two rules that suspect each other, in two processes or in
+            # one, find each other's verdict instead of waiting for it.
             self._undecided.append(rule.id)
             finding = self._settle_blame(rule, finding)
             self._undecided.remove(rule.id)
             self.store.save(rule.id, finding)
-        return finding
+            return finding
 
     def _judge(self, rule: Rule) -> Finding:
         try:
@@ -211,13 +213,13 @@ class Judge:
         processes wait for each other.
         """
         finding = self.judge(rule)
-        latest = monotonic() + _PATIENCE_S
         place = self._blame.place(rule.id)
         while finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
-            if monotonic() > latest:  # that process was killed
+            is_alive = self.store.is_being_settled(rule.id)
+            finding = self.store.load(rule.id) or finding
+            if not is_alive:
                 break
             sleep(0.02)
-            finding = self.store.load(rule.id) or finding
         return finding
 
 

@@ -60,10 +60,31 @@ class VerdictStore:
     @contextlib.contextmanager
     def locked(self, rule_id: str) -> Iterator[None]:
         """Only one process at a time judges a rule; the others wait for its verdict."""
-        descriptor = os.open(self._path("findings", f"{rule_id}.0"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with self._lock_file(f"{rule_id}.0") as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def settling(self, rule_id: str) -> Iterator[None]:
+        """This process finds out who is to blame for a failure."""
+        with self._lock_file(f"{rule_id}.1") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+
+    def is_being_settled(self, rule_id: str) -> bool:
+        """Whether a process that is alive finds out who is to blame for this failure."""
+        with self._lock_file(f"{rule_id}.1") as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @contextlib.contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
+        descriptor = os.open(self._path("findings", name), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield descriptor
         finally:
             # explicitly, because forked children share the lock
             fcntl.flock(descriptor, fcntl.LOCK_UN)
