@@ -101,6 +101,8 @@ def test_each_failure_mode_has_suspects_of_its_own() -> None:
 
 def test_a_missing_method_explains_only_that_a_call_raises() -> None:
     assert REQUIRED_METHODS_RULE in BLAME.suspects(QUEUED_TIME, RAISED)
+    assert REQUIRED_METHODS_RULE in BLAME.suspects(QUEUED_TIME, replace(RAISED, raised="AttributeError"))
+    assert REQUIRED_METHODS_RULE not in BLAME.suspects(QUEUED_TIME, replace(RAISED, raised="ValueError"))
     assert REQUIRED_METHODS_RULE not in BLAME.suspects(QUEUED_TIME, STALLED)
 
 

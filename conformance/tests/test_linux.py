@@ -70,3 +70,16 @@ print(processes.waited_for_processors_s())
 def test_the_wait_for_a_processor_is_counted() -> None:
     run = subprocess.run([sys.executable, "-c", _SHARE_A_PROCESSOR], capture_output=True, text=True)
     assert float(run.stdout) > 0.1, run.stderr
+
+
+def test_a_process_without_the_rights_of_root_still_has_a_user_name() -> None:
+    code = """
+import getpass
+from executor_conformance.harness.linux import obey_process_limits
+
+name = getpass.getuser()
+obey_process_limits()
+assert getpass.getuser() == name
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import getpass
 import os
 import signal
 import time
@@ -167,6 +168,8 @@ def obey_process_limits() -> bool:
     """
     if os.getuid() != 0:
         return True
+    with contextlib.suppress(KeyError):  # the new user has no entry in the password database
+        os.environ.setdefault("LOGNAME", getpass.getuser())
     try:
         os.setresuid(_OWN_USER + os.getpid(), -1, -1)
     except OSError:

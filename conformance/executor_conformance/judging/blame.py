@@ -17,7 +17,7 @@ takes the blame:
 
 1. the rule that a random program has found broken, if a program found the failure;
 2. the rules that it comes after;
-3. :data:`REQUIRED_METHODS_RULE`, if a call raised;
+3. :data:`REQUIRED_METHODS_RULE`, if a call raised as it does without that method;
 4. the *owners* of the way in which it failed.  A failure mode (a call raised, a call hung, nothing came) can
    happen in any rule; its owners are the rules that are about just this, the most basic one first.  An owner
    explains it only if it failed in that way itself (:meth:`Blame._explains`);
@@ -51,6 +51,10 @@ FIRST_TASK_RULE = "lifecycle.runs-a-task"
 
 #: Its failure explains that a call raises: the executor does not have that method.
 REQUIRED_METHODS_RULE = "interface.every-required-method-exists"
+
+#: What a call raises if the executor does not have that method, or something that is not callable
+#: instead; nothing: the type is not known.
+_RAISED_WITHOUT_A_METHOD = ("AttributeError", "TypeError", "")
 
 #: Finds, each time, a hang that other rules meet now and then.
 INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
@@ -221,7 +225,8 @@ class Blame:
     def suspects(self, rule: Rule, finding: Finding) -> tuple[str, ...]:
         """The rules which, if they failed, explain this failure."""
         found = (finding.trace.rule,) if finding.trace and finding.trace.rule else ()
-        methods = (REQUIRED_METHODS_RULE,) if finding.failure_mode is FailureMode.RAISED else ()
+        raised = finding.failure_mode is FailureMode.RAISED and finding.raised in _RAISED_WITHOUT_A_METHOD
+        methods = (REQUIRED_METHODS_RULE,) if raised else ()
         # What an event means explains wrong outcomes, and neither that a call raises nor that nothing comes.
         wrong = finding.failure_mode in (None, *_WRONG_EVENTS)
         meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events and wrong else ()

@@ -128,7 +128,7 @@ def works_as_the_first_process_of_a_container(trial: Trial) -> None:
     trial.host.in_another_host(judge)
 
 
-@must()
+@must(after=("parallelism.at-most-n-tasks-run-at-once",))
 def a_clock_step_ends_no_task(trial: Trial) -> None:
     """When the system clock is set forward or back by two days, running tasks continue, queued tasks start,
     and all of them end with their own outcomes.
