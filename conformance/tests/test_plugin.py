@@ -225,6 +225,41 @@ def test_target_says_what_its_executors_lack(judge: Command, pytester: pytest.Py
     assert "did you mean Capability.OWN_WORKERS?" in judged.stderr
 
 
+def test_temporary_folder_of_the_run_is_removed(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        cleaner="""
+        import shutil
+        from pathlib import Path
+        from executor_reference import LocalExecutor
+
+        HERE = Path(__file__).parent
+
+        class AtTheStart(LocalExecutor):
+            def start(self):
+                super().start()
+                shutil.rmtree(HERE / "tmp")
+                (HERE / "tmp").mkdir()
+
+        class AtTheThirdEnd(LocalExecutor):
+            def end(self):
+                super().end()
+                with open(HERE / "ends", "a") as file:
+                    print(file=file)
+                if (HERE / "ends").stat().st_size == 3:
+                    shutil.rmtree(HERE / "tmp")
+                    (HERE / "tmp").mkdir()
+        """
+    )
+    judged = judge("--executor=cleaner:AtTheStart", *ONE)
+    assert judged.status == 4
+    assert "the temporary folder of this run, " in judged.stderr
+    judged = judge("--executor=cleaner:AtTheThirdEnd", "-k", "interface")
+    assert judged.status == 1
+    assert judged.rules("failed") == {}
+    assert "was removed, by the executor or by another program" in judged.stdout
+    assert judged.rules("passed")
+
+
 def test_working_directory_is_importable(judge: Command, tmp_path: Path) -> None:
     folder = tmp_path / "somewhere" / "else"
     folder.mkdir(parents=True)

@@ -151,6 +151,8 @@ class ConformanceSession:
                 dispose=self._dispose if self._is_hooked("pytest_conformance_dispose_executor") else None,
                 progress=self._show_progress,
             )
+            if not os.path.isdir(self.directory):
+                raise TargetError(f"--executor={self.settings.executor!r}: {self._folder_is_gone()}")
         except (TargetError, AdapterError) as error:
             self._clean()
             raise pytest.UsageError(str(error)) from None
@@ -180,10 +182,22 @@ class ConformanceSession:
 
     def judge(self, rule: Rule) -> Finding:
         """The finding on one rule."""
-        if self._judge is None:
-            self._judge = self._make_judge()
-        return known_failures.apply_known_failures(
-            self.settings.known_failures, rule.id, self._judge.judge(rule)
+        try:
+            if not os.path.isdir(self.directory):
+                raise FileNotFoundError(self.directory)
+            if self._judge is None:
+                self._judge = self._make_judge()
+            finding = self._judge.judge(rule)
+        except FileNotFoundError:
+            if os.path.isdir(self.directory):
+                raise
+            finding = Finding(Verdict.INCONCLUSIVE, actual=self._folder_is_gone())
+        return known_failures.apply_known_failures(self.settings.known_failures, rule.id, finding)
+
+    def _folder_is_gone(self) -> str:
+        return (
+            f"the temporary folder of this run, {self.directory}, was removed, by the executor or by another "
+            "program (set TMPDIR to a folder that nobody cleans)"
         )
 
     def _make_judge(self) -> Judge:
