@@ -240,20 +240,20 @@ def test_temporary_folder_of_the_run_is_removed(judge: Command, pytester: pytest
                 shutil.rmtree(HERE / "tmp")
                 (HERE / "tmp").mkdir()
 
-        class AtTheThirdEnd(LocalExecutor):
+        class Later(LocalExecutor):
             def end(self):
                 super().end()
                 with open(HERE / "ends", "a") as file:
                     print(file=file)
-                if (HERE / "ends").stat().st_size == 3:
-                    shutil.rmtree(HERE / "tmp")
-                    (HERE / "tmp").mkdir()
+                if (HERE / "ends").stat().st_size > 3:
+                    shutil.rmtree(HERE / "tmp", ignore_errors=True)
+                    (HERE / "tmp").mkdir(exist_ok=True)
         """
     )
     judged = judge("--executor=cleaner:AtTheStart", *ONE)
     assert judged.status == 4
     assert "the temporary folder of this run, " in judged.stderr
-    judged = judge("--executor=cleaner:AtTheThirdEnd", "-k", "interface")
+    judged = judge("--executor=cleaner:Later", "-k", "lifecycle")
     assert judged.status == 1
     assert judged.rules("failed") == {}
     assert "was removed, by the executor or by another program" in judged.stdout
