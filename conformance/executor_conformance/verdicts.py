@@ -161,6 +161,18 @@ class Blocked(Judgement):
 
 
 @dataclass(frozen=True)
+class HungCall:
+    """A call that has hung repeatedly in this run.
+
+    :param rule: id of the rule that is to blame.
+    :param backlog: it has hung with so many tasks in flight, for each slot; with fewer it may return.
+    """
+
+    rule: str
+    backlog: float = 0.0
+
+
+@dataclass(frozen=True)
 class Finding:
     """The verdict on one rule, with everything that a reader of the report needs.
 
@@ -172,6 +184,7 @@ class Finding:
     :param measurements: numbers for the reader; the suite itself never reads them.
     :param failure_mode: how it failed, where any rule could have failed like that.
     :param hung_call: the call that did not return, if one did not.
+    :param hung_backlog: tasks in flight when that call was made, for each slot.
     :param raised: the type of the exception that a call raised; empty: none, or not known.
     :param trace: the random program that made it fail.
     :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
@@ -194,6 +207,7 @@ class Finding:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     failure_mode: FailureMode | None = None
     hung_call: str = ""
+    hung_backlog: float = 0.0
     raised: str = ""
     trace: ProgramTrace | None = None
     late_s: float = 0.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from executor_conformance.contract import Call
 from executor_conformance.judging.blame import (
     FIRST_TASK_RULE,
     INTERMITTENT_HANG_RULE,
@@ -19,7 +20,7 @@ from executor_conformance.judging.blame import (
     hung_calls,
 )
 from executor_conformance.rules import catalogue
-from executor_conformance.verdicts import FailureMode, Finding, ProgramTrace, Verdict
+from executor_conformance.verdicts import FailureMode, Finding, HungCall, ProgramTrace, Verdict
 
 BLAME = Blame(catalogue())
 
@@ -233,21 +234,28 @@ def test_only_the_first_rule_about_a_call_may_be_the_victim_of_chance() -> None:
     assert not BLAME.may_hang_by_chance(catalogue()["shutdown.end-leaves-no-worker"], FAILED)
 
 
+END = "shutdown.end-leaves-no-worker"
+SUBMIT = "states.submit-does-not-block"
+
+
 @pytest.mark.parametrize(
     ("hangs", "blamed"),
     [
         ({}, {}),
-        ({"end()": ["a.b"]}, {}),
-        ({"end()": ["a.b", "a.c", "a.d"]}, {}),
-        ({"end()": ["a.b", "a.c", "a.d", "a.e"]}, {"end()": "a.b"}),
+        ({"end()": {"a.b": 0.0}}, {}),
+        ({"end()": {"a.b": 0.0, "a.c": 0.0, "a.d": 0.0}}, {}),
+        ({"end()": {"a.b": 0.0, "a.c": 0.0, "a.d": 0.0, "a.e": 0.0}}, {"end()": HungCall("a.b")}),
+        ({"end()": {"a.b": 0.0, END: 0.0}}, {"end()": HungCall(END)}),
+        ({"end()": {INTERMITTENT_HANG_RULE: 0.0}}, {}),
+        # a bounded queue: it hangs with one task in flight for each slot, and with none only by another fault
+        ({Call.EXECUTE_ASYNC: {"a.b": 1.0, SUBMIT: 1.5}}, {Call.EXECUTE_ASYNC: HungCall(SUBMIT, 1.5)}),
         (
-            {"end()": ["a.b", "shutdown.end-leaves-no-worker"]},
-            {"end()": "shutdown.end-leaves-no-worker"},
+            {Call.EXECUTE_ASYNC: {"a.b": 0.0, SUBMIT: 1.0, "a.c": 1.5}},
+            {Call.EXECUTE_ASYNC: HungCall(SUBMIT, 1.0)},
         ),
-        ({"end()": [INTERMITTENT_HANG_RULE] * 9}, {}),
     ],
 )
 def test_a_call_that_hung_often_enough_is_not_made_again(
-    hangs: dict[str, list[str]], blamed: dict[str, str]
+    hangs: dict[str, dict[str, float]], blamed: dict[str, HungCall]
 ) -> None:
     assert hung_calls(hangs, borne=4) == blamed

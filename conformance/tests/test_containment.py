@@ -143,6 +143,15 @@ def test_hangs_that_blame_each_other(judge: Command, processes: str) -> None:
     assert any("to return; actual: it had not after" in message for message in failures.values())
 
 
+def test_bounded_submit_is_judged_as_far_as_it_goes(judge: Command) -> None:
+    judged = contained(judge, "hanging:WhileSlotsAreBusy", "-n2", "-k", "lifecycle or states or isolation")
+    assert list(failures_of(judged)) == ["states.submit-does-not-block"]
+    assert len(judged.rules("passed")) > len(judged.rules("blocked"))
+    assert "execute_async() has hung repeatedly while as many tasks were in flight" in set(
+        judged.rules("blocked").values()
+    )
+
+
 def test_thread_that_never_ends(judge: Command) -> None:
     failures = failures_of(contained(judge, "hanging:WithThread", *FAST_CHAPTERS))
     assert "thread" in failures["shutdown.no-leak-across-start-end-cycles"]

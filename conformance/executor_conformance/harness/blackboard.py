@@ -15,7 +15,7 @@ from executor_conformance.harness.linux import monotonic
 
 _SIZE = 4 << 20
 _NUMBER = struct.Struct("=Q")  # of the call in progress; 0: none
-_CALL = struct.Struct("=ddQ3H")  # entered, allowance, pid of the caller, lengths of the three texts
+_CALL = struct.Struct("=dddQ3H")  # entered, allowance, backlog, pid of the caller, lengths of the three texts
 _CALL_AT = 64
 _TEXTS_AT = 128
 #: Bytes for the texts of a call: kind, name, history.
@@ -31,6 +31,7 @@ class CallInProgress(NamedTuple):
     :param number: counts the calls of one rule.
     :param entered: seconds, on the monotonic clock.
     :param allowance_s: seconds after which it counts as hung.
+    :param backlog: tasks in flight, for each slot.
     :param pid: of the process that made it.
     :param kind: the call of the contract, under which hangs are counted.
     :param name: what the executor's family calls it, for messages.
@@ -40,6 +41,7 @@ class CallInProgress(NamedTuple):
     number: int
     entered: float
     allowance_s: float
+    backlog: float
     pid: int
     kind: str
     name: str
@@ -56,7 +58,16 @@ class Blackboard:
     def close(self) -> None:
         self._memory.close()
 
-    def enter(self, kind: str, *, name: str = "", history: str = "", allowance_s: float, pid: int) -> None:
+    def enter(
+        self,
+        kind: str,
+        *,
+        name: str = "",
+        history: str = "",
+        allowance_s: float,
+        backlog: float = 0.0,
+        pid: int,
+    ) -> None:
         """The host enters a call that has ``allowance_s`` seconds to return."""
         # The warden reads while this is written.  The number is cleared first and set last, each in one
         # store, so whatever the warden reads between two equal numbers is consistent.
@@ -69,7 +80,7 @@ class Blackboard:
             self._memory[at : at + len(data)] = data
             lengths.append(len(data))
             at += size
-        _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, pid, *lengths)
+        _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, backlog, pid, *lengths)
         _NUMBER.pack_into(self._memory, 0, self._calls)
 
     def leave(self) -> None:
@@ -79,7 +90,7 @@ class Blackboard:
     def call(self) -> CallInProgress | None:
         """The call in progress, as the warden sees it."""
         (number,) = _NUMBER.unpack_from(self._memory, 0)
-        entered, allowance, pid, *lengths = _CALL.unpack_from(self._memory, _CALL_AT)
+        entered, allowance, backlog, pid, *lengths = _CALL.unpack_from(self._memory, _CALL_AT)
         texts = []
         at = _TEXTS_AT
         for length, size in zip(lengths, _TEXT_SIZES, strict=True):
@@ -87,7 +98,7 @@ class Blackboard:
             at += size
         if number == 0 or _NUMBER.unpack_from(self._memory, 0) != (number,):
             return None
-        return CallInProgress(number, entered, allowance, pid, *texts)
+        return CallInProgress(number, entered, allowance, backlog, pid, *texts)
 
     def write_result(self, data: dict[str, Any]) -> None:
         """Store the result; what does not fit is cut from its evidence."""

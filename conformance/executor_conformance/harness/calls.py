@@ -10,7 +10,7 @@ from typing import TypeVar
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.waiting import Patience
-from executor_conformance.verdicts import Blocked, Broken, FailureMode, Judgement
+from executor_conformance.verdicts import Blocked, Broken, FailureMode, HungCall, Judgement
 
 Result = TypeVar("Result")
 
@@ -43,11 +43,11 @@ def describe_error(error: BaseException) -> str:
 class Calls:
     """Makes calls of the executor, and remembers the last few.
 
-    :param hung: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    :param hung: calls that have hung repeatedly in this run.
     :param patience: for calls that return late.
     """
 
-    def __init__(self, blackboard: Blackboard, hung: Mapping[str, str], patience: Patience) -> None:
+    def __init__(self, blackboard: Blackboard, hung: Mapping[str, HungCall], patience: Patience) -> None:
         self._blackboard = blackboard
         self._hung = hung
         self._patience = patience
@@ -61,6 +61,7 @@ class Calls:
         allowance_s: float,
         name: str = "",
         silent: bool = False,
+        backlog: float = 0.0,
     ) -> Result:
         """Make one call under a deadline.
 
@@ -68,19 +69,23 @@ class Calls:
         :param allowance_s: seconds after which it is late; after a second wait it hangs.
         :param name: what the executor's family calls it; by default ``kind``.
         :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
+        :param backlog: tasks in flight, for each slot.
         :raises Raised: the call raised.
-        :raises Blocked: this call has hung repeatedly before.
+        :raises Blocked: this call has hung repeatedly before, with no more tasks in flight than now.
         """
         name = name or str(kind)
         if not silent:
             self._note(name)
-        if kind in self._hung:
-            raise Blocked(self._hung[kind], f"{name} has hung repeatedly")
+        hung = self._hung.get(kind)
+        if hung is not None and backlog >= hung.backlog:
+            when = " while as many tasks were in flight" if hung.backlog else ""
+            raise Blocked(hung.rule, f"{name} has hung repeatedly{when}")
         self._blackboard.enter(
             str(kind),
             name=name,
             history=self.history,
             allowance_s=allowance_s + self._patience.second_s(str(kind)),
+            backlog=backlog,
             pid=os.getpid(),
         )
         began = monotonic()

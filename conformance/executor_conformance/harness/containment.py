@@ -110,6 +110,7 @@ def _await_result(
         detail="SIGKILL to the suite's own processes",
         result=blackboard.result(),
         call_kind=call.kind if call else "",
+        call_backlog=call.backlog if call else 0.0,
         call_name=call.name if call else "",
         call_history=call.history if call else "",
     )

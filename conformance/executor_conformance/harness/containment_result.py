@@ -49,6 +49,7 @@ class ContainmentResult:
     :param detail: the exit status, the signal's name, the number of processes, the amount of output.
     :param result: what the host wrote on the blackboard, if it got that far.
     :param call_kind: the executor's call in progress, by its name in the contract.
+    :param call_backlog: tasks in flight when it was made, for each slot.
     :param call_name: the same call, by the family's name for it.
     :param call_history: the calls before it.
     :param call_s: seconds that the call had taken.
@@ -63,6 +64,7 @@ class ContainmentResult:
     detail: str = ""
     result: Mapping[str, Any] | None = None
     call_kind: str = ""
+    call_backlog: float = 0.0
     call_name: str = ""
     call_history: str = ""
     call_s: float = 0.0

@@ -9,6 +9,7 @@ from typing import Any
 from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.target import Target
 from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.verdicts import HungCall
 
 #: The conftest hook that disposes of executors, as a call that can hang.
 DISPOSE_HOOK = "pytest_conformance_dispose_executor"
@@ -68,7 +69,7 @@ class Facts:
 class RunContext:
     """Everything that a rule of this run may depend on, except its own scratch directory.
 
-    :param hung_calls: calls that have hung repeatedly in this run -> id of the rule that they are blamed on.
+    :param hung_calls: calls that have hung repeatedly in this run.
     :param second_wait_s: seconds of the second wait, after which a call hangs, or an event is missing.
     :param no_second_wait: calls, or :data:`EVENTS`, for which second waits were in vain often enough.
     :param excused: ids of rules that have failed: random programs look for violations of others.
@@ -82,7 +83,7 @@ class RunContext:
     target: Target
     budgets: Budgets
     facts: Facts = field(default_factory=Facts)
-    hung_calls: Mapping[str, str] = field(default_factory=dict)
+    hung_calls: Mapping[str, HungCall] = field(default_factory=dict)
     second_wait_s: float = 0.0
     no_second_wait: frozenset[str] = frozenset()
     excused: frozenset[str] = frozenset()

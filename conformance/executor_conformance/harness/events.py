@@ -36,6 +36,7 @@ class EventHistory:
         self._began_ns = began_ns
         self.events: list[Observation] = []
         self._by_key: dict[tuple[Any, ...], list[Observation]] = {}
+        self._ended: set[tuple[Any, ...]] = set()
 
     def take(self, raw: object) -> list[Observation]:
         """Add what ``get_event_buffer()`` returned; the new events.
@@ -47,12 +48,20 @@ class EventHistory:
         self.events.extend(fresh)
         for event in fresh:
             self._by_key.setdefault(event.key, []).append(event)
+            if event.state in TERMINAL_STATES:
+                self._ended.add(event.key)
         return fresh
 
     def forget(self) -> None:
         """Keep nothing of what was reported so far."""
         self.events.clear()
         self._by_key.clear()
+        self._ended.clear()
+
+    @property
+    def ended(self) -> int:
+        """How many keys have a terminal event."""
+        return len(self._ended)
 
     def of(self, probe: Probe) -> list[Observation]:
         """What was reported for this key, in order."""

@@ -21,8 +21,11 @@ def submit_call(
     """``submit()``: the future that it returned, which the driver does not know."""
     executor = subject.driver.executor
     future: AnyFuture = subject.trial.call(
-        Call.EXECUTE_ASYNC, lambda: executor.submit(function, *arguments, **keywords)
+        Call.EXECUTE_ASYNC,
+        lambda: executor.submit(function, *arguments, **keywords),
+        backlog=subject.backlog,
     )
+    subject.note_future(future)
     return future
 
 

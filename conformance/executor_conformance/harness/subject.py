@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from executor_conformance.adapters.api import ABSENT, Driver, Submission, Work
 from executor_conformance.contract import SUCCESS, Call
@@ -22,11 +24,16 @@ class Subject:
     """One executor under test.  It is called, and pumped while the suite waits, as a scheduler does it.
 
     :param ready_s: seconds that ``start()`` may take; by default what two workers may take.
+    :param slots: how many tasks it may run at once, as far as is known.
     """
 
-    def __init__(self, trial: TrialBase, driver: Driver, *, ready_s: float | None = None) -> None:
+    def __init__(
+        self, trial: TrialBase, driver: Driver, *, ready_s: float | None = None, slots: int = 1
+    ) -> None:
         self.trial = trial
         self._ready_s = trial.budgets.stop_s if ready_s is None else ready_s
+        self._slots = slots
+        self._futures: WeakSet[Any] = WeakSet()
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
         self.submitted: list[Probe] = []
@@ -47,25 +54,39 @@ class Subject:
     def _submit(self, probe: Probe, priority: int | None, extra: Mapping[str, Any]) -> None:
         submission = Submission(probe.key, probe.work, priority, extra)
         call = Call.EXECUTE_ASYNC if priority is None else Call.QUEUE_COMMAND
-        self.trial.call(call, lambda: self.driver.submit(submission))
+        self._make_submission(submission, call)
 
     def submit_callable(self, probe: Probe) -> None:
         """Submit a task in its form as a callable, also where argv commands are taken."""
         work = Work(function=probe.work.function, reference=probe.work.reference)
-        self.trial.call(Call.EXECUTE_ASYNC, lambda: self.driver.submit(Submission(probe.key, work)))
+        self._make_submission(Submission(probe.key, work))
         self.submitted.append(probe)
 
     def submit_coroutine(self, *probes: Probe) -> None:
         """Submit tasks in their form as coroutine functions, whatever else is taken."""
         for probe in probes:
             submission = Submission(probe.key, Work(coroutine=probe.work.coroutine))
-            self.trial.call(Call.EXECUTE_ASYNC, partial(self.driver.submit, submission))
+            self._make_submission(submission)
             self.submitted.append(probe)
 
     def submit_raw(self, key: Any, command: Any) -> None:
         """Submit what no scheduler would: any key, any command."""
         work = Work(argv=command, function=command if callable(command) else None)
-        self.trial.call(Call.EXECUTE_ASYNC, lambda: self.driver.submit(Submission(key, work)))
+        self._make_submission(Submission(key, work))
+
+    def _make_submission(self, submission: Submission, call: Call = Call.EXECUTE_ASYNC) -> None:
+        self.trial.call(call, lambda: self.driver.submit(submission), backlog=self.backlog)
+
+    def note_future(self, future: Any) -> None:
+        """A call was submitted that the driver does not know."""
+        with contextlib.suppress(TypeError):  # not every class of futures allows weak references
+            self._futures.add(future)
+
+    @property
+    def backlog(self) -> float:
+        """How many tasks are in flight for each slot, as far as is known."""
+        calls = sum(not future.done() for future in self._futures)
+        return (max(0, len(self.submitted) - self.reported.ended) + calls) / self._slots
 
     def sync(self) -> None:
         """``sync()`` itself."""

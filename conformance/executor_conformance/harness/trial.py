@@ -82,7 +82,9 @@ class Trial(TrialBase):
         for need in self._needs:
             if isinstance(need, Capability) and need in driver.lacks:
                 raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
-        return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism))
+        own = isinstance(parallelism, int) and parallelism > 0 and not self.context.fixed
+        slots = int(parallelism) if own else self.facts.slots or 1
+        return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism), slots=slots)
 
     @property
     def _import_s(self) -> float:

@@ -63,6 +63,7 @@ class TrialBase(Waiting):
         allowance_s: float | None = None,
         name: str = "",
         silent: bool = False,
+        backlog: float = 0.0,
     ) -> Result:
         """Make one call of the executor under a deadline; see :meth:`Calls.make`.
 
@@ -75,6 +76,7 @@ class TrialBase(Waiting):
             allowance_s=allowance_s or self.budgets.call_s,
             name=name or self.target.adapter.name_of(kind),
             silent=silent,
+            backlog=backlog,
         )
 
     @property

@@ -100,6 +100,7 @@ def _watch(assignment: Assignment, writer: int) -> ContainmentResult:
         result = replace(
             result,
             call_kind=call.kind,
+            call_backlog=call.backlog,
             call_name=call.name,
             call_history=call.history,
             call_s=round(monotonic() - call.entered, 3),

@@ -44,7 +44,7 @@ from functools import cached_property
 
 from executor_conformance.contract import Call
 from executor_conformance.rules.catalogue import Rule
-from executor_conformance.verdicts import FailureMode, Finding, Verdict
+from executor_conformance.verdicts import FailureMode, Finding, HungCall, Verdict
 
 #: Its failure explains why no event came: gateways that only look at events are blocked by it.
 FIRST_TASK_RULE = "lifecycle.runs-a-task"
@@ -63,7 +63,7 @@ INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
 OWNERS_OF_CALLS: Mapping[str, tuple[str, ...]] = {
     Call.CONSTRUCTOR: ("interface.constructor-accepts-parallelism",),
     Call.START: (FIRST_TASK_RULE,),
-    Call.EXECUTE_ASYNC: (FIRST_TASK_RULE,),
+    Call.EXECUTE_ASYNC: (FIRST_TASK_RULE, "states.submit-does-not-block"),
     Call.GET_EVENT_BUFFER: ("lifecycle.idle-sync-is-harmless",),
     Call.SYNC: ("lifecycle.idle-sync-is-harmless", "states.sync-does-not-block"),
     Call.END: ("shutdown.end-leaves-no-worker", INTERMITTENT_HANG_RULE),
@@ -316,16 +316,20 @@ def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
     )
 
 
-def hung_calls(hangs: Mapping[str, list[str]], *, borne: int) -> dict[str, str]:
-    """Calls that are not to be made again in this run -> the rule that they are blamed on.
+def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[str, HungCall]:
+    """Calls that are not to be made again in this run.
 
-    :param hangs: call -> the rules in which it hung.
+    An executor with a bounded queue hangs in ``submit()`` only while the queue is full, so it matters how
+    many tasks were in flight.
+
+    :param hangs: call -> the rules in which it hung -> how many tasks were in flight then, for each slot.
     :param borne: how many rules may meet a hang, where none of them is about that call.
     """
     why = {}
     for call, rules in hangs.items():
-        counted = [rule for rule in rules if rule != INTERMITTENT_HANG_RULE]
+        counted = {rule: backlog for rule, backlog in rules.items() if rule != INTERMITTENT_HANG_RULE}
         owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
-        if len(counted) >= (2 if owners else borne):
-            why[call] = (owners or counted)[0]
+        enough = 2 if owners else borne
+        if len(counted) >= enough:
+            why[call] = HungCall((owners or list(counted))[0], sorted(counted.values())[enough - 1])
     return why

@@ -109,7 +109,7 @@ class Judge:
         if finding.hung_call or finding.cut_off:
             self.store.add_lost_time(max(monotonic() - began, finding.duration_s))
         if finding.hung_call and finding.trace is None:
-            self.store.add_hang(finding.hung_call, rule.id)
+            self.store.add_hang(finding.hung_call, rule.id, finding.hung_backlog)
         if finding.waited_in_vain:
             self.store.add_wait_in_vain(rule.id)
         if finding.late_s:

@@ -118,6 +118,7 @@ def _finding_from_end(ended: ContainmentResult) -> Finding:
         ),
         failure_mode=FailureMode.HUNG if hung else FailureMode.DIED,
         hung_call=ended.call_kind if hung else "",
+        hung_backlog=ended.call_backlog if hung else 0.0,
         cut_off=ended.end is End.TIMEOUT,
     )
 

@@ -90,10 +90,14 @@ class VerdictStore:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def add_hang(self, call: str, rule_id: str) -> None:
-        """A call of the executor did not return."""
+    def add_hang(self, call: str, rule_id: str, backlog: float = 0.0) -> None:
+        """A call of the executor did not return.
+
+        :param backlog: tasks in flight when it was made, for each slot.
+        """
         name = f"{call}@{rule_id}".replace("/", "_")
-        open(self._path("hangs", name), "w").close()
+        with open(self._path("hangs", name), "w") as file:
+            file.write(str(backlog))
 
     def forget_hang(self, rule_id: str) -> None:
         """The call that hung in this rule does return, though not always."""
@@ -127,17 +131,18 @@ class VerdictStore:
         """The longest wait, in seconds, that ended during a second wait; 0: none did."""
         return max(self._numbers("late"), default=0.0)
 
-    def hangs(self) -> dict[str, list[str]]:
-        """Call -> ids of the rules in which it hung."""
-        by_call: dict[str, list[str]] = {}
+    def hangs(self) -> dict[str, dict[str, float]]:
+        """Call -> ids of the rules in which it hung -> how many tasks were in flight then, for each slot."""
+        by_call: dict[str, dict[str, float]] = {}
         for name in sorted(os.listdir(self._path("hangs"))):
             call, _, rule_id = name.rpartition("@")
-            by_call.setdefault(call, []).append(rule_id)
+            backlog = max(self._numbers("hangs", name), default=0.0)  # none: another process writes it now
+            by_call.setdefault(call, {})[rule_id] = backlog
         return by_call
 
-    def _numbers(self, name: str) -> list[float]:
+    def _numbers(self, *names: str) -> list[float]:
         try:
-            with open(self._path(name)) as file:
+            with open(self._path(*names)) as file:
                 return list(map(float, file))
         except FileNotFoundError:
             return []
