@@ -40,7 +40,6 @@ class Subject:
     """An executor with a page.
 
     :param page: the name of the page, without suffix.
-    :param found: the most important findings, for the table.
     :param environment: the file with its requirements, without suffix; by default, this interpreter has it.
     :param variables: environment variables that select its mode.
     :param plugins: pytest plugins that it needs, such as one that lends it a server.
@@ -50,7 +49,6 @@ class Subject:
     page: str
     title: str
     target: str
-    found: str = ""
     environment: str = ""
     variables: tuple[tuple[str, str], ...] = ()
     plugins: tuple[str, ...] = ()
@@ -60,72 +58,35 @@ class Subject:
 SUBJECTS = (
     Subject("reference", "reference `LocalExecutor`", "executor_reference:LocalExecutor"),
     Subject("reference-async", "reference `AsyncExecutor`", "executor_reference:AsyncExecutor"),
-    Subject(
-        "thread-pool",
-        "`ThreadPoolExecutor`",
-        "concurrent.futures:ThreadPoolExecutor",
-        "NaN is accepted, and then nothing runs; if `submit()` raises because no thread can be started, the "
-        "task still runs later",
-    ),
-    Subject(
-        "process-pool",
-        "`ProcessPoolExecutor`",
-        "concurrent.futures:ProcessPoolExecutor",
-        "a garbage collection in a worker copies the memory that it shares with the host; a killed worker "
-        "breaks the pool, and so does an exception that cannot be unpickled; workers outlive a killed host",
-    ),
-    Subject(
-        "loky",
-        "loky",
-        "loky:ProcessPoolExecutor",
-        "a killed worker breaks the pool; workers outlive a killed host",
-    ),
+    Subject("thread-pool", "`ThreadPoolExecutor`", "concurrent.futures:ThreadPoolExecutor"),
+    Subject("process-pool", "`ProcessPoolExecutor`", "concurrent.futures:ProcessPoolExecutor"),
+    Subject("loky", "loky 3.7.0", "loky:ProcessPoolExecutor", environment="pools"),
     Subject(
         "multiprocessing-pool",
         "`multiprocessing.Pool`",
         "fixtures.peers.multiprocessing_pool:MultiprocessingPool",
-        "the task of a killed worker has no outcome; if an idle worker is killed, nothing runs any more; "
-        "`end()` hangs",
     ),
     Subject(
-        "pebble",
-        "pebble 5.2.3 `ProcessPool`",
-        "fixtures.peers.pebble_pool:PebblePool",
-        "a killed idle worker ends the pool, and so does an exception that cannot be unpickled; -1 is "
-        "accepted, and then nothing runs; a forked child of the host that exits kills a worker",
-        "pools",
+        "pebble", "pebble 5.2.3 `ProcessPool`", "fixtures.peers.pebble_pool:PebblePool", environment="pools"
     ),
-    Subject(
-        "deadpool",
-        "deadpool 2026.7.1",
-        "fixtures.peers.pools:deadpool",
-        "`submit()` blocks forever once 1,000 calls are queued (its default limit); a call that was accepted "
-        "while no process could be started has no outcome; -1 is accepted, and then nothing runs",
-        "pools",
-    ),
+    Subject("deadpool", "deadpool 2026.7.1", "fixtures.peers.pools:deadpool", environment="pools"),
     Subject(
         "executorlib",
         "executorlib 1.11.0 `SingleNodeExecutor`",
         "fixtures.peers.pools:executorlib",
-        "`shutdown()` hangs after `cancel()`; without `shutdown()`, the interpreter does not exit; waiting "
-        "tasks cost a whole CPU; workers outlive a killed host; -1 and `'4'` are accepted, and then nothing "
-        "runs",
-        "pools",
+        environment="pools",
     ),
     Subject(
         "more-executors",
         "more-executors 2.11.4 `with_retry`",
         "fixtures.peers.pools:more_executors",
-        "`shutdown(wait=True)` drops accepted calls; with `cancel_futures`, some futures never finish; NaN "
-        "is accepted, and then nothing runs",
-        "pools",
+        environment="pools",
     ),
     Subject(
         "futurist",
         "futurist 3.5.0 `ThreadPoolExecutor`",
         "fixtures.peers.pools:futurist",
-        "after a shortage of threads, capacity stays lost; `cancel_futures` is accepted and ignored",
-        "pools",
+        environment="pools",
     ),
     Subject(
         "threadpoolexecutorplus",
@@ -251,35 +212,16 @@ SUBJECTS = (
         "airflow.executors.sequential_executor:SequentialExecutor",
         environment="airflow2",
     ),
-    Subject(
-        "airflow-2.11.2-local",
-        "Airflow 2.11.2 `LocalExecutor`",
-        _AIRFLOW,
-        "`end()` drops queued tasks; tasks queued after `end()` are lost, and `heartbeat()` raises; "
-        "`sys.exit(0)` counts as a failure; `terminate()` does nothing; the task of a killed worker has no "
-        "outcome, and then `end()` hangs; workers outlive a killed host; a garbage collection in a worker "
-        "copies the memory that it shares with the host",
-        "airflow2",
-    ),
+    Subject("airflow-2.11.2-local", "Airflow 2.11.2 `LocalExecutor`", _AIRFLOW, environment="airflow2"),
     Subject(
         "airflow-2.11.2-local-new-interpreter",
         "the same, with new interpreters",
         _AIRFLOW,
-        "the same, except for `sys.exit(0)`; in addition, tasks read the host's standard input",
-        "airflow2",
-        (("AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER", "True"),),
+        environment="airflow2",
+        variables=(("AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER", "True"),),
         causes="airflow-2.11.2-local",
     ),
-    Subject(
-        "airflow-3.3.2-local",
-        "Airflow 3.3.2 `LocalExecutor`",
-        _AIRFLOW,
-        "slots are not counted; `end()` drops queued tasks; `terminate()` does nothing; one key can run "
-        "twice at once; if an idle worker is killed, the others deadlock; the task of a killed worker has no "
-        "outcome; a backlog blocks `heartbeat()`; `end()` hangs if one worker exits before the next gets its "
-        "poison pill; interpreter exit hangs",
-        "airflow3",
-    ),
+    Subject("airflow-3.3.2-local", "Airflow 3.3.2 `LocalExecutor`", _AIRFLOW, environment="airflow3"),
 )
 
 _README = """\
@@ -304,6 +246,7 @@ def main() -> int:
     """Run the suite, write the pages, and return the exit status."""
     options = _options()
     causes = tomllib.loads(_CAUSES.read_text(encoding="utf-8"))
+    found = causes.pop("found")
     unexplained = []
     for subject in SUBJECTS:
         if options.names and subject.page not in options.names:
@@ -313,7 +256,7 @@ def main() -> int:
         known = {**causes.get(subject.causes, {}), **causes.get(subject.page, {})}
         unexplained += _judge(subject, python, known)
         print(f"{subject.page}: {time.monotonic() - began:.0f} s", flush=True)
-    (PAGES / "README.md").write_text(_README.format(table="\n".join(_table())), encoding="utf-8")
+    (PAGES / "README.md").write_text(_README.format(table="\n".join(_table(found))), encoding="utf-8")
     for line in unexplained:
         print(f"{_CAUSES.name} has no cause of {line}", file=sys.stderr)
     return 1 if unexplained else 0
@@ -379,6 +322,7 @@ def _judge(subject: Subject, python: str, causes: Mapping[str, str]) -> list[str
                 "PYTHONPATH": str(REPOSITORY),
                 "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
                 "AIRFLOW_HOME": str(Path(folder, "airflow")),
+                "IPYTHONDIR": str(Path(folder, "ipython")),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -412,14 +356,18 @@ def _section_of_causes(failed: Iterable[str], causes: Mapping[str, str]) -> Iter
         yield ""
 
 
-def _table() -> Iterable[str]:
+def _table(found: Mapping[str, str]) -> Iterable[str]:
+    """The lines of the table.
+
+    :param found: page -> the most important findings.
+    """
     yield f"| executor | {' | '.join(_COLUMNS)} | main findings |"
     yield "|---|" + "---:|" * len(_COLUMNS) + "---|"
     for subject in SUBJECTS:
         page = PAGES / f"{subject.page}.md"
         if page.exists():
             counts = " | ".join(str(count) for count in _counts(page.read_text(encoding="utf-8")))
-            yield f"| [{subject.title}]({page.name}) | {counts} | {subject.found} |"
+            yield f"| [{subject.title}]({page.name}) | {counts} | {found.get(subject.page, '')} |"
 
 
 def _counts(page: str) -> list[int]:
