@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -33,7 +34,7 @@ class Subject:
         self.trial = trial
         self._ready_s = trial.budgets.stop_s if ready_s is None else ready_s
         self._slots = slots
-        self._futures: WeakSet[Any] = WeakSet()
+        self._futures: WeakSet[Future[Any]] = WeakSet()
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
         self.submitted: list[Probe] = []
@@ -79,13 +80,14 @@ class Subject:
 
     def note_future(self, future: Any) -> None:
         """A call was submitted that the driver does not know."""
-        with contextlib.suppress(TypeError):  # not every class of futures allows weak references
-            self._futures.add(future)
+        if isinstance(future, Future):
+            with contextlib.suppress(TypeError):  # a subclass may not be hashable
+                self._futures.add(future)
 
     @property
     def backlog(self) -> float:
         """How many tasks are in flight for each slot, as far as is known."""
-        calls = sum(not future.done() for future in self._futures)
+        calls = sum(not Future.done(future) for future in self._futures)
         return (max(0, len(self.submitted) - self.reported.ended) + calls) / self._slots
 
     def sync(self) -> None:
