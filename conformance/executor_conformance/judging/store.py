@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 
+from executor_conformance.harness import host_process
 from executor_conformance.verdicts import Finding, Verdict
 
 #: Findings that nothing learned later can change; blame may still turn a failure into something else.
@@ -83,11 +84,13 @@ class VerdictStore:
     @contextlib.contextmanager
     def _lock_file(self, name: str) -> Iterator[int]:
         descriptor = os.open(self._path("findings", name), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        host_process.private_descriptors.add(descriptor)  # a process that a host leaves behind holds no lock
         try:
             yield descriptor
         finally:
-            # explicitly, because forked children share the lock
+            # explicitly, because wardens share the lock
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+            host_process.private_descriptors.discard(descriptor)
             os.close(descriptor)
 
     def add_hang(self, call: str, rule_id: str, backlog: float = 0.0) -> None:
