@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.containment import Limits, contain
 from executor_conformance.judging.blame import FIRST_TASK_RULE, INTERMITTENT_HANG_RULE, hung_calls
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.store import VerdictStore
@@ -171,6 +174,22 @@ def test_a_process_that_was_killed_is_not_waited_for(tmp_path: Path) -> None:
     judge = judge_of(store, {}, {BUILDS, FIRST_TASK_RULE})
     store.save(BUILDS, replace(FAILED, provisional=True))
     assert judge.judge(catalogue()[FIRST_TASK_RULE]).blocked_by == BUILDS
+
+
+def test_hosts_hold_no_lock(tmp_path: Path) -> None:
+    """A process that an executor leaves behind would hold it as long as it lives."""
+
+    def body(blackboard: Blackboard) -> None:
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        blackboard.write_result({"open": [os.readlink(link) for link in links if os.path.exists(link)]})
+
+    store = VerdictStore(str(tmp_path))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with store.locked(BUILDS), store.settling(FIRST_TASK_RULE):
+        ended = contain(body, limits=Limits(), scratch=str(scratch))
+    assert ended.result is not None
+    assert not [path for path in ended.result["open"] if BUILDS in path or FIRST_TASK_RULE in path]
 
 
 def replace_duration(finding: Finding, judge: Judge, rule_id: str) -> Finding:
