@@ -147,7 +147,8 @@ def test_bounded_submit_is_judged_as_far_as_it_goes(judge: Command) -> None:
     # on a busy machine, two hangs can take four minutes
     limit = "--conformance-time-limit=900"
     judged = contained(judge, "hanging:WhileSlotsAreBusy", limit, "-n2", "-k", "states or isolation")
-    assert list(failures_of(judged)) == ["states.submit-does-not-block"]
+    # with two processes, another rule may meet the hang before its owner has been judged
+    assert "states.submit-does-not-block" in failures_of(judged)
     assert len(judged.rules("passed")) > len(judged.rules("blocked"))
     assert "execute_async() has hung repeatedly while as many tasks were in flight" in set(
         judged.rules("blocked").values()
