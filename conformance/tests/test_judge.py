@@ -12,7 +12,7 @@ import pytest
 
 from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.containment import Limits, contain
-from executor_conformance.judging.blame import FIRST_TASK_RULE, INTERMITTENT_HANG_RULE, hung_calls
+from executor_conformance.judging.blame import FIRST_TASK_RULE, INTERMITTENT_HANG_RULE, blocked_by, hung_calls
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.requirements import Capability, TaskLocation
@@ -147,7 +147,17 @@ def test_a_failure_of_a_replay_stands_as_it_is(tmp_path: Path) -> None:
     assert judge.judge(catalogue()[QUEUED_TIME]) == replace_duration(stalled, judge, QUEUED_TIME)
 
 
-def test_a_rule_waits_until_another_process_has_settled_what_it_builds_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "settled", "finding"),
+    [
+        (FIRST_TASK_RULE, FAILED, blocked_by(BUILDS)),
+        (BUILDS, FAILED, FAILED),
+        (BUILDS, blocked_by(FIRST_TASK_RULE), blocked_by(FIRST_TASK_RULE)),
+    ],
+)
+def test_no_verdict_is_given_while_another_process_finds_out_who_is_to_blame(
+    asked: str, settled: Finding, finding: Finding, tmp_path: Path
+) -> None:
     store = VerdictStore(str(tmp_path))
     another = VerdictStore(str(tmp_path))
     runs: list[str] = []
@@ -160,11 +170,11 @@ def test_a_rule_waits_until_another_process_has_settled_what_it_builds_on(tmp_pa
     with another.settling(BUILDS), ThreadPoolExecutor() as pool:
         another.save(BUILDS, replace(FAILED, provisional=True))
         assert another.is_being_settled(BUILDS)
-        judged = pool.submit(judge.judge, catalogue()[FIRST_TASK_RULE])
+        judged = pool.submit(judge.judge, catalogue()[asked])
         with pytest.raises(TimeoutError):
             judged.result(0.2)
-        another.save(BUILDS, FAILED)
-        assert judged.result().blocked_by == BUILDS
+        another.save(BUILDS, settled)
+        assert replace(judged.result(), duration_s=0.0) == finding
     assert not another.is_being_settled(BUILDS)
     assert runs == []
 

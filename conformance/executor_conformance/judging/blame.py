@@ -26,7 +26,7 @@ takes the blame:
 **Two rules can suspect each other.**  A failure is *provisional* until its own suspects have been asked.  Of
 two provisional failures the one whose rule owns what went wrong is named; if that does not decide, the first
 in the specification.  No process waits for a provisional finding of a rule that stands before one which it
-has not decided itself, so no two processes wait for each other (:meth:`Judge._settled`).
+has not decided itself, so no two processes wait for each other (``Judge.judge()``).
 
 **A call that hangs only now and then** fails whatever rule has the bad luck.  :data:`INTERMITTENT_HANG_RULE`
 provokes such a hang each time.  Where it failed, a rule that met the hang is judged again; only one that

@@ -57,6 +57,23 @@ class Judge:
     def judge(self, rule: Rule) -> Finding:
         """The finding on a rule; judges it now unless that has been done.
 
+        A failure is returned once another process has found who is to blame for it.  But where this process
+        has not decided on a rule that stands after it, it is returned as it is: so no two processes wait for
+        each other.
+        """
+        finding = self._first_finding(rule)
+        place = self._blame.place(rule.id)
+        while finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
+            is_alive = self.store.is_being_settled(rule.id)
+            finding = self.store.load(rule.id) or finding
+            if not is_alive:
+                break
+            sleep(0.02)
+        return finding
+
+    def _first_finding(self, rule: Rule) -> Finding:
+        """The finding on a rule, which may still be provisional if another process has judged it.
+
         The rules that it comes after are judged first, if they are part of this run: how long it waits, and
         what is blocked, must not depend on the order in which processes get to their rules.
         """
@@ -65,7 +82,7 @@ class Judge:
             return known
         for before in rule.after:
             if before in self.selected:
-                self._settled(catalogue()[before])
+                self.judge(catalogue()[before])
         with contextlib.ExitStack() as settling:
             with self.store.locked(rule.id):
                 known = self.store.load(rule.id)
@@ -183,7 +200,7 @@ class Judge:
             if isinstance(step, Decided):
                 return step.finding
             if isinstance(step, Ask):
-                known[step.rule_id] = self._settled(catalogue()[step.rule_id])
+                known[step.rule_id] = self.judge(catalogue()[step.rule_id])
                 continue
             if finding.trace is not None:
                 excused.add(finding.trace.rule)
@@ -205,22 +222,6 @@ class Judge:
             if again.failure_mode is not FailureMode.HUNG:
                 return again
         return None
-
-    def _settled(self, rule: Rule) -> Finding:
-        """The finding on a suspect, once another process has found who is to blame for it.
-
-        Only on a rule that stands after all those which this process has not decided itself: so no two
-        processes wait for each other.
-        """
-        finding = self.judge(rule)
-        place = self._blame.place(rule.id)
-        while finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
-            is_alive = self.store.is_being_settled(rule.id)
-            finding = self.store.load(rule.id) or finding
-            if not is_alive:
-                break
-            sleep(0.02)
-        return finding
 
 
 def _not_applicable(reason: str, need: str) -> Finding:
