@@ -165,7 +165,7 @@ class HungCall:
     """A call that has hung repeatedly in this run.
 
     :param rule: id of the rule that is to blame.
-    :param backlog: it has hung with so many tasks in flight, for each slot; with fewer it may return.
+    :param backlog: tasks in flight per slot with which it hung; with fewer it may return.
     """
 
     rule: str
@@ -184,7 +184,7 @@ class Finding:
     :param measurements: numbers for the reader; the suite itself never reads them.
     :param failure_mode: how it failed, where any rule could have failed like that.
     :param hung_call: the call that did not return, if one did not.
-    :param hung_backlog: tasks in flight when that call was made, for each slot.
+    :param hung_backlog: tasks in flight per slot when that call was made.
     :param raised: the type of the exception that a call raised; empty: none, or not known.
     :param trace: the random program that made it fail.
     :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,28 +156,33 @@ def test_a_failure_of_a_replay_stands_as_it_is(tmp_path: Path) -> None:
         (BUILDS, blocked_by(FIRST_TASK_RULE), blocked_by(FIRST_TASK_RULE)),
     ],
 )
-def test_no_verdict_is_given_while_another_process_finds_out_who_is_to_blame(
+def test_no_verdict_is_given_while_another_process_finds_the_rule_to_blame(
     asked: str, settled: Finding, finding: Finding, tmp_path: Path
 ) -> None:
-    store = VerdictStore(str(tmp_path))
-    another = VerdictStore(str(tmp_path))
-    runs: list[str] = []
+    class SharedStore(VerdictStore):
+        """Another process holds the lock on each failure, and saves its answer before it releases it."""
 
-    def run(rule: Rule) -> Finding:
-        runs.append(rule.id)
-        return PASSED
+        @contextlib.contextmanager
+        def settling(self, rule_id: str) -> Iterator[None]:
+            self.save(rule_id, settled)
+            with super().settling(rule_id):
+                yield
 
-    judge = Judge(run, store, frozenset({BUILDS, FIRST_TASK_RULE}), location=TaskLocation.LOCAL_PROCESSES)
-    with another.settling(BUILDS), ThreadPoolExecutor() as pool:
-        another.save(BUILDS, replace(FAILED, provisional=True))
-        assert another.is_being_settled(BUILDS)
-        judged = pool.submit(judge.judge, catalogue()[asked])
-        with pytest.raises(TimeoutError):
-            judged.result(0.2)
-        another.save(BUILDS, settled)
-        assert replace(judged.result(), duration_s=0.0) == finding
-    assert not another.is_being_settled(BUILDS)
-    assert runs == []
+    store = SharedStore(str(tmp_path))
+    store.save(BUILDS, replace(FAILED, provisional=True))
+    judge = judge_of(store, {}, {BUILDS, FIRST_TASK_RULE})
+    assert replace(judge.judge(catalogue()[asked]), duration_s=0.0) == finding
+
+
+@pytest.mark.parametrize(("lock", "suffix"), [(VerdictStore.locked, "0"), (VerdictStore.settling, "1")])
+def test_one_process_at_a_time_judges_a_rule_and_finds_the_rule_to_blame(
+    lock: Callable[[VerdictStore, str], contextlib.AbstractContextManager[None]], suffix: str, tmp_path: Path
+) -> None:
+    with (
+        lock(VerdictStore(str(tmp_path)), BUILDS),
+        open(tmp_path / "findings" / f"{BUILDS}.{suffix}") as file,pytest.raises(BlockingIOError)
+    ):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_process_that_was_killed_is_not_waited_for(tmp_path: Path) -> None:

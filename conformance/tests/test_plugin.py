@@ -225,7 +225,7 @@ def test_target_says_what_its_executors_lack(judge: Command, pytester: pytest.Py
     assert "did you mean Capability.OWN_WORKERS?" in judged.stderr
 
 
-def test_temporary_folder_of_the_run_is_removed(judge: Command, pytester: pytest.Pytester) -> None:
+def test_temporary_folder_of_the_run_is_deleted(judge: Command, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         cleaner="""
         import shutil
@@ -256,7 +256,7 @@ def test_temporary_folder_of_the_run_is_removed(judge: Command, pytester: pytest
     judged = judge("--executor=cleaner:Later", "-k", "lifecycle")
     assert judged.status == 1
     assert judged.rules("failed") == {}
-    assert "was removed, by the executor or by another program" in judged.stdout
+    assert "was deleted by the executor or by another program" in judged.stdout
     assert judged.rules("passed")
 
 

@@ -31,7 +31,7 @@ class CallInProgress(NamedTuple):
     :param number: counts the calls of one rule.
     :param entered: seconds, on the monotonic clock.
     :param allowance_s: seconds after which it counts as hung.
-    :param backlog: tasks in flight, for each slot.
+    :param backlog: tasks in flight per slot.
     :param pid: of the process that made it.
     :param kind: the call of the contract, under which hangs are counted.
     :param name: what the executor's family calls it, for messages.

@@ -69,7 +69,7 @@ class Calls:
         :param allowance_s: seconds after which it is late; after a second wait it hangs.
         :param name: what the executor's family calls it; by default ``kind``.
         :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
-        :param backlog: tasks in flight, for each slot.
+        :param backlog: tasks in flight per slot.
         :raises Raised: the call raised.
         :raises Blocked: this call has hung repeatedly before, with no more tasks in flight than now.
         """
@@ -78,7 +78,7 @@ class Calls:
             self._note(name)
         hung = self._hung.get(kind)
         if hung is not None and backlog >= hung.backlog:
-            when = " while as many tasks were in flight" if hung.backlog else ""
+            when = f" with {hung.backlog:g} or more tasks in flight per slot" if hung.backlog else ""
             raise Blocked(hung.rule, f"{name} has hung repeatedly{when}")
         self._blackboard.enter(
             str(kind),

@@ -49,7 +49,7 @@ class ContainmentResult:
     :param detail: the exit status, the signal's name, the number of processes, the amount of output.
     :param result: what the host wrote on the blackboard, if it got that far.
     :param call_kind: the executor's call in progress, by its name in the contract.
-    :param call_backlog: tasks in flight when it was made, for each slot.
+    :param call_backlog: tasks in flight per slot when it was made.
     :param call_name: the same call, by the family's name for it.
     :param call_history: the calls before it.
     :param call_s: seconds that the call had taken.

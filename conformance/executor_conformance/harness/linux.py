@@ -168,7 +168,8 @@ def obey_process_limits() -> bool:
     """
     if os.getuid() != 0:
         return True
-    with contextlib.suppress(KeyError):  # the new user has no entry in the password database
+    # The new user has no entry in the password database.
+    with contextlib.suppress(KeyError, OSError):  # nor has the old one; OSError since Python 3.13
         os.environ.setdefault("LOGNAME", getpass.getuser())
     try:
         os.setresuid(_OWN_USER + os.getpid(), -1, -1)

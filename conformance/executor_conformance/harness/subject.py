@@ -25,7 +25,7 @@ class Subject:
     """One executor under test.  It is called, and pumped while the suite waits, as a scheduler does it.
 
     :param ready_s: seconds that ``start()`` may take; by default what two workers may take.
-    :param slots: how many tasks it may run at once, as far as is known.
+    :param slots: how many tasks it may run at once, as far as is known; 1 or more.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Subject:
         self.trial.call(call, lambda: self.driver.submit(submission), backlog=self.backlog)
 
     def note_future(self, future: Any) -> None:
-        """A call was submitted that the driver does not know."""
+        """Count a call that was submitted without the driver."""
         if isinstance(future, Future):
             with contextlib.suppress(TypeError):  # a subclass may not be hashable
                 self._futures.add(future)
 
     @property
     def backlog(self) -> float:
-        """How many tasks are in flight for each slot, as far as is known."""
+        """Tasks in flight per slot, as far as is known."""
         calls = sum(not Future.done(future) for future in self._futures)
         return (max(0, len(self.submitted) - self.reported.ended) + calls) / self._slots
 

@@ -82,9 +82,9 @@ class Trial(TrialBase):
         for need in self._needs:
             if isinstance(need, Capability) and need in driver.lacks:
                 raise NotApplicable(f"{driver.lacks[need]} (the rule needs {need.value})")
-        own = isinstance(parallelism, int) and parallelism > 0 and not self.context.fixed
-        slots = int(parallelism) if own else self.facts.slots or 1
-        return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism), slots=slots)
+        is_chosen = isinstance(parallelism, int) and parallelism > 0 and not self.context.fixed
+        at_once = int(parallelism) if is_chosen else self.facts.slots or 1
+        return Subject(self, driver, ready_s=self.budgets.ready_s(parallelism), slots=at_once)
 
     @property
     def _import_s(self) -> float:

@@ -17,7 +17,7 @@ takes the blame:
 
 1. the rule that a random program has found broken, if a program found the failure;
 2. the rules that it comes after;
-3. :data:`REQUIRED_METHODS_RULE`, if a call raised as it does without that method;
+3. :data:`REQUIRED_METHODS_RULE`, if a call raised AttributeError or TypeError;
 4. the *owners* of the way in which it failed.  A failure mode (a call raised, a call hung, nothing came) can
    happen in any rule; its owners are the rules that are about just this, the most basic one first.  An owner
    explains it only if it failed in that way itself (:meth:`Blame._explains`);
@@ -52,8 +52,7 @@ FIRST_TASK_RULE = "lifecycle.runs-a-task"
 #: Its failure explains that a call raises: the executor does not have that method.
 REQUIRED_METHODS_RULE = "interface.every-required-method-exists"
 
-#: What a call raises if the executor does not have that method, or something that is not callable
-#: instead; nothing: the type is not known.
+#: The exceptions of a call of a method that does not exist or is not callable; empty: the type is not known.
 _RAISED_WITHOUT_A_METHOD = ("AttributeError", "TypeError", "")
 
 #: Finds, each time, a hang that other rules meet now and then.
@@ -319,10 +318,10 @@ def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
 def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[str, HungCall]:
     """Calls that are not to be made again in this run.
 
-    An executor with a bounded queue hangs in ``submit()`` only while the queue is full, so it matters how
-    many tasks were in flight.
+    An executor with a bounded queue hangs in ``submit()`` only while the queue is full.  So a call that hung
+    with tasks in flight is still made with fewer.
 
-    :param hangs: call -> the rules in which it hung -> how many tasks were in flight then, for each slot.
+    :param hangs: call -> id of each rule in which it hung -> tasks in flight per slot at that time.
     :param borne: how many rules may meet a hang, where none of them is about that call.
     """
     why = {}

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from executor_conformance.harness.linux import monotonic, sleep
+from executor_conformance.harness.linux import monotonic
 from executor_conformance.judging.background import Background
 from executor_conformance.judging.blame import INTERMITTENT_HANG_RULE, Ask, Blame, Decided, blocked_by
 from executor_conformance.judging.outcome import internal_error, printable
@@ -57,18 +57,15 @@ class Judge:
     def judge(self, rule: Rule) -> Finding:
         """The finding on a rule; judges it now unless that has been done.
 
-        A failure is returned once another process has found who is to blame for it.  But where this process
-        has not decided on a rule that stands after it, it is returned as it is: so no two processes wait for
-        each other.
+        If another process is still finding the rule to blame for a failure, this waits for it, but only if
+        the rule comes later in the specification than all those which this process has not decided: so no
+        two processes wait for each other.
         """
         finding = self._first_finding(rule)
         place = self._blame.place(rule.id)
-        while finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
-            is_alive = self.store.is_being_settled(rule.id)
-            finding = self.store.load(rule.id) or finding
-            if not is_alive:
-                break
-            sleep(0.02)
+        if finding.provisional and all(place > self._blame.place(own) for own in self._undecided):
+            with self.store.settling(rule.id):
+                return self.store.load(rule.id) or finding
         return finding
 
     def _first_finding(self, rule: Rule) -> Finding:

@@ -61,34 +61,28 @@ class VerdictStore:
     @contextlib.contextmanager
     def locked(self, rule_id: str) -> Iterator[None]:
         """Only one process at a time judges a rule; the others wait for its verdict."""
-        with self._lock_file(f"{rule_id}.0") as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with self._lock(f"{rule_id}.0"):
             yield
 
     @contextlib.contextmanager
     def settling(self, rule_id: str) -> Iterator[None]:
-        """This process finds out who is to blame for a failure."""
-        with self._lock_file(f"{rule_id}.1") as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        """Only one process at a time finds the rule to blame for a failure; the others wait for its answer.
+
+        The kernel releases the lock of a process that was killed.
+        """
+        with self._lock(f"{rule_id}.1"):
             yield
 
-    def is_being_settled(self, rule_id: str) -> bool:
-        """Whether a process that is alive finds out who is to blame for this failure."""
-        with self._lock_file(f"{rule_id}.1") as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
-
     @contextlib.contextmanager
-    def _lock_file(self, name: str) -> Iterator[int]:
+    def _lock(self, name: str) -> Iterator[None]:
         descriptor = os.open(self._path("findings", name), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-        host_process.private_descriptors.add(descriptor)  # a process that a host leaves behind holds no lock
+        # so that a process that the executor leaves behind does not hold the lock
+        host_process.private_descriptors.add(descriptor)
         try:
-            yield descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
         finally:
-            # explicitly, because wardens share the lock
+            # explicitly, because wardens inherit the descriptor
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             host_process.private_descriptors.discard(descriptor)
             os.close(descriptor)
@@ -96,7 +90,7 @@ class VerdictStore:
     def add_hang(self, call: str, rule_id: str, backlog: float = 0.0) -> None:
         """A call of the executor did not return.
 
-        :param backlog: tasks in flight when it was made, for each slot.
+        :param backlog: tasks in flight per slot when it was made.
         """
         name = f"{call}@{rule_id}".replace("/", "_")
         with open(self._path("hangs", name), "w") as file:
@@ -135,11 +129,11 @@ class VerdictStore:
         return max(self._numbers("late"), default=0.0)
 
     def hangs(self) -> dict[str, dict[str, float]]:
-        """Call -> ids of the rules in which it hung -> how many tasks were in flight then, for each slot."""
+        """Call -> id of each rule in which it hung -> tasks in flight per slot at that time."""
         by_call: dict[str, dict[str, float]] = {}
         for name in sorted(os.listdir(self._path("hangs"))):
             call, _, rule_id = name.rpartition("@")
-            backlog = max(self._numbers("hangs", name), default=0.0)  # none: another process writes it now
+            backlog = max(self._numbers("hangs", name), default=0.0)  # empty while another process writes it
             by_call.setdefault(call, {})[rule_id] = backlog
         return by_call
 

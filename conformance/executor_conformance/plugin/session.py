@@ -182,22 +182,25 @@ class ConformanceSession:
 
     def judge(self, rule: Rule) -> Finding:
         """The finding on one rule."""
-        try:
-            if not os.path.isdir(self.directory):
-                raise FileNotFoundError(self.directory)
-            if self._judge is None:
-                self._judge = self._make_judge()
-            finding = self._judge.judge(rule)
-        except FileNotFoundError:
-            if os.path.isdir(self.directory):
-                raise
-            finding = Finding(Verdict.INCONCLUSIVE, actual=self._folder_is_gone())
-        return known_failures.apply_known_failures(self.settings.known_failures, rule.id, finding)
+        return known_failures.apply_known_failures(
+            self.settings.known_failures, rule.id, self._finding_on(rule)
+        )
+
+    def _finding_on(self, rule: Rule) -> Finding:
+        if os.path.isdir(self.directory):
+            try:
+                if self._judge is None:
+                    self._judge = self._make_judge()
+                return self._judge.judge(rule)
+            except FileNotFoundError:
+                if os.path.isdir(self.directory):
+                    raise
+        return Finding(Verdict.INCONCLUSIVE, actual=self._folder_is_gone())
 
     def _folder_is_gone(self) -> str:
         return (
-            f"the temporary folder of this run, {self.directory}, was removed, by the executor or by another "
-            "program (set TMPDIR to a folder that nobody cleans)"
+            f"the temporary folder of this run, {self.directory}, was deleted by the executor or by another "
+            "program; set TMPDIR to a folder that is not cleaned up during the run"
         )
 
     def _make_judge(self) -> Judge:

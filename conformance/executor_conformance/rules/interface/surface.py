@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from executor_conformance.adapters.api import DEFAULT
+from executor_conformance.contract import Call
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
 from executor_conformance.verdicts import NotApplicable, expect
 
-#: Methods that an executor may declare to lack.
-_MAY_LACK = {"start": Capability.START, "terminate": Capability.TERMINATE}
+#: Calls whose method an executor may declare to lack.
+_MAY_LACK = {Call.START: Capability.START, Call.TERMINATE: Capability.TERMINATE}
 
 
 @must(gateway=True)
@@ -48,11 +49,9 @@ def every_required_method_exists(trial: Trial) -> None:
     Origin: the executor surface of Airflow; apache/airflow#41992.
     """
     subject = trial.build(slots=1)
-    required = [
-        name
-        for name in trial.target.adapter.required_methods
-        if name not in _MAY_LACK or subject.can(_MAY_LACK[name])
-    ]
+    adapter = trial.target.adapter
+    lacking = [adapter.name_of(call) for call, ability in _MAY_LACK.items() if not subject.can(ability)]
+    required = [name for name in adapter.required_methods if f"{name}()" not in lacking]
     missing = [name for name in required if not callable(getattr(subject.driver.executor, name, None))]
     expect(
         not missing,
