@@ -180,7 +180,8 @@ def test_one_process_at_a_time_judges_a_rule_and_finds_the_rule_to_blame(
 ) -> None:
     with (
         lock(VerdictStore(str(tmp_path)), BUILDS),
-        open(tmp_path / "findings" / f"{BUILDS}.{suffix}") as file,pytest.raises(BlockingIOError)
+        open(tmp_path / "findings" / f"{BUILDS}.{suffix}") as file,
+        pytest.raises(BlockingIOError),
     ):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
