@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.calibration import Budgets, Calibration
 from executor_conformance.harness.containment import Limits, contain
 from executor_conformance.judging.blame import FIRST_TASK_RULE, INTERMITTENT_HANG_RULE, blocked_by, hung_calls
 from executor_conformance.judging.judge import Judge
+from executor_conformance.judging.runner import usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.requirements import Capability, TaskLocation
 from executor_conformance.rules import Rule, catalogue
@@ -224,6 +226,15 @@ def test_a_rule_not_reached_in_time_is_inconclusive(tmp_path: Path) -> None:
     finding = judge.judge(catalogue()[QUEUED_TIME])
     assert finding.verdict is Verdict.INCONCLUSIVE
     assert finding.actual == "not run: the 240 s limit was reached (--conformance-time-limit)"
+
+
+def test_the_default_time_limit_grows_with_what_a_hang_takes() -> None:
+    idle, slow = (
+        Calibration(fork_s=0.004 * scale, interpreter_s=0.06 * scale, jitter_s=0.0) for scale in (1, 4)
+    )
+    of_slow_executor = usual_time_limit_s(Budgets.of(idle, start_s=8.0, first_task_s=10.0))
+    assert usual_time_limit_s(Budgets.of(slow)) == 4 * usual_time_limit_s(Budgets.of(idle))
+    assert of_slow_executor > 4 * usual_time_limit_s(Budgets.of(idle))
 
 
 def test_a_bug_of_the_suite_is_neither_a_pass_nor_a_failure(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 from executor_conformance.harness.blackboard import Blackboard
+from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.containment import Limits, contain
 from executor_conformance.harness.context import EVENTS, RunContext
 from executor_conformance.harness.host_process import hide_pytest
@@ -38,6 +39,13 @@ _SECOND_WAITS_OF_A_RULE = 10
 _LATER = 1.5
 #: Seconds that a random program may take, at scale 1.
 _PROGRAM_S = 2.0
+#: By default, the rules of a run that hang may take as long as this many hangs; four minutes at scale 1.
+_HANGS_OF_A_RUN = 10
+
+
+def usual_time_limit_s(budgets: Budgets) -> float:
+    """The default for the total seconds of rules that hang; grows with what it takes to detect a hang."""
+    return _HANGS_OF_A_RUN * (budgets.call_s + SECOND_WAIT * budgets.arrival_s)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--conformance-time-limit",
         metavar="SECONDS",
-        help="time limit in seconds for all hanging rules together (default: 240); rules not reached are "
-        "inconclusive",
+        help="time limit in seconds for all hanging rules together (default: about 250, more if the executor "
+        "or the machine is slow); rules not reached are inconclusive",
     )
     group.addoption(
         "--conformance-known-failures",

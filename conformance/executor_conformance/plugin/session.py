@@ -25,7 +25,7 @@ from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.background import Background
 from executor_conformance.judging.judge import Judge
-from executor_conformance.judging.runner import Runner
+from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.environment import Environment
@@ -243,7 +243,7 @@ class ConformanceSession:
             lacks=target.lacks,
             lacks_itself=lacks,
             location=facts.location,
-            time_limit_s=self.settings.time_limit_s,
+            time_limit_s=self.settings.time_limit_s or usual_time_limit_s(context.budgets),
             replaying=self.settings.replay is not None,
             background=self._background,
         )

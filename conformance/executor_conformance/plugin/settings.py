@@ -24,8 +24,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_DEFAULT_TIME_LIMIT_S = 240.0
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,7 +38,7 @@ class Settings:
     adapter: str | None
     level: str
     reports: tuple[str, ...]
-    time_limit_s: float
+    time_limit_s: float | None
     known_failures: Mapping[str, KnownFailure]
     seed: int | None
     programs: int
@@ -153,9 +151,9 @@ def _report(path: str) -> str:
     return path
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str | None) -> float | None:
     if not text:
-        return _DEFAULT_TIME_LIMIT_S
+        return None
     try:
         seconds = float(text)
     except ValueError:
