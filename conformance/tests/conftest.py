@@ -101,8 +101,13 @@ class Command:
     folder: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def start(self, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
-        """Start the command, and do not wait for it."""
+    def start(
+        self, *arguments: str, folder: Path | None = None, wrapper: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start the command, and do not wait for it.
+
+        :param wrapper: a program, with its arguments, that runs the command.
+        """
         environment = {name: value for name, value in os.environ.items() if name not in _CLEARED}
         # Its own temporary directory, to find the files that it leaves there.
         (self.folder / "tmp").mkdir(exist_ok=True)
@@ -113,7 +118,7 @@ class Command:
             "TMPDIR": str(self.folder / "tmp"),
         }
         return subprocess.Popen(
-            [PYTEST, *arguments],
+            [*wrapper, PYTEST, *arguments],
             cwd=folder or self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -125,21 +130,29 @@ class Command:
         )
 
     def __call__(
-        self, *arguments: str, folder: Path | None = None, timeout: float = 900, alone: bool = False
+        self,
+        *arguments: str,
+        folder: Path | None = None,
+        wrapper: Sequence[str] = (),
+        timeout: float = 900,
+        alone: bool = False,
     ) -> Judged:
         """Run the command to completion, with a JSON report.
 
+        :param wrapper: a program, with its arguments, that runs the command.
         :param timeout: seconds.
         :param alone: while no other test runs the suite.
         """
         with turn(alone=alone):
-            return self._run(arguments, folder, timeout)
+            return self._run(arguments, folder, wrapper, timeout)
 
-    def _run(self, arguments: Sequence[str], folder: Path | None, timeout: float) -> Judged:
+    def _run(
+        self, arguments: Sequence[str], folder: Path | None, wrapper: Sequence[str], timeout: float
+    ) -> Judged:
         report = self.folder / "report-of-the-test.json"
         report.unlink(missing_ok=True)
         began = time.monotonic()
-        process = self.start(*arguments, f"--conformance-report={report}", folder=folder)
+        process = self.start(*arguments, f"--conformance-report={report}", folder=folder, wrapper=wrapper)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,9 @@ class Database:
         self._connection.commit()
         return list(history(str(self.path)))
 
+    def close(self) -> None:
+        self._connection.close()
+
     def violations(self) -> list[str]:
         return [violation.rule for violation in check_lines(self.lines(), HistoryChecker())]
 
@@ -62,8 +67,9 @@ def _time(second: int) -> str:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(tmp_path / "airflow.db")
+def database(tmp_path: Path) -> Iterator[Database]:
+    with contextlib.closing(Database(tmp_path / "airflow.db")) as opened:
+        yield opened
 
 
 def test_correct_history_has_no_violations(database: Database) -> None:

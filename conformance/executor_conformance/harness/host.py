@@ -14,7 +14,7 @@ from executor_conformance.harness.blackboard import Blackboard
 from executor_conformance.harness.linux import die_with_parent, monotonic, private_disk, sleep
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.waiting import SHORTEST_NAP_S
-from executor_conformance.verdicts import Broken, Judgement
+from executor_conformance.verdicts import Broken, Inconclusive, Judgement
 
 Result = TypeVar("Result")
 
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 SHARED_NAMES = "name in /dev/shm"
 #: Bytes of a private /dev/shm: more than any rule fills.
 _PRIVATE_BYTES = 1 << 28
+#: Seconds for which the names that other programs create are counted.
+_OTHERS_S = 3.0
 #: Seconds over which the processor time of an idle executor is taken.
 _IDLE_S = 0.4
 
@@ -32,6 +34,20 @@ def isolate_shared_names() -> bool:
     A count of :data:`SHARED_NAMES` that grew is repeated there: other programs use the shared one, too.
     """
     return private_disk("/dev/shm", _PRIVATE_BYTES)
+
+
+def refuse_names_of_others() -> None:
+    """Check that no other program creates :data:`SHARED_NAMES` now, while the executor does nothing.
+
+    :raises Inconclusive: one does.
+    """
+    before = processes.shared_memory_names()
+    sleep(_OTHERS_S)
+    if processes.shared_memory_names() - before:
+        raise Inconclusive(
+            "the number of names in /dev/shm grew, but other programs create some, too, and a private one "
+            "cannot be mounted here; run the suite as root, or while these programs do not run"
+        )
 
 
 class Host:

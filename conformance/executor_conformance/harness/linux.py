@@ -110,11 +110,14 @@ def private_disk(directory: str, size: int) -> bool:
 
 
 def _mount_privately(directory: str, size: int) -> bool:
-    return _unshare(_CLONE_NEWNS) and _mount(directory, b"tmpfs", b"size=%d,mode=1777" % size)
+    return _unshare(_CLONE_NEWNS, directory) and _mount(directory, b"tmpfs", b"size=%d,mode=1777" % size)
 
 
-def _unshare(what: int) -> bool:
-    """Enter new namespaces of these kinds, a mount namespace among them; whether that was possible."""
+def _unshare(what: int, directory: str) -> bool:
+    """Enter new namespaces of these kinds, a mount namespace among them; whether that was possible.
+
+    :param directory: what is mounted there from now on is seen in the new namespace only.
+    """
     user, group = os.geteuid(), os.getegid()
     if _libc.unshare(what | (_CLONE_NEWUSER if user else 0)) != 0:
         return False
@@ -129,7 +132,11 @@ def _unshare(what: int) -> bool:
                     file.write(text)
         except OSError:
             return False
-    return bool(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0)
+    # In a chroot, "/" need not be a mount.
+    return any(
+        _libc.mount(b"none", os.fsencode(mount), None, _MS_REC | _MS_PRIVATE, None) == 0
+        for mount in ("/", directory)
+    )
 
 
 def _mount(directory: str, kind: bytes, options: bytes = b"") -> bool:
@@ -144,7 +151,7 @@ def become_first_process() -> bool:
     :returns: whether that was possible.  If not, do no more than report that: this may be a child, or a
         process in new namespaces.
     """
-    if not _unshare(_CLONE_NEWNS | _CLONE_NEWPID):
+    if not _unshare(_CLONE_NEWNS | _CLONE_NEWPID, "/proc"):
         return False
     child = os.fork()
     if child:

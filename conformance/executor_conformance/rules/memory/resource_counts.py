@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from executor_conformance.harness import processes
 from executor_conformance.harness.growth import keeps_growing
-from executor_conformance.harness.host import SHARED_NAMES, isolate_shared_names
+from executor_conformance.harness.host import SHARED_NAMES, isolate_shared_names, refuse_names_of_others
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial_base import TrialBase
@@ -56,6 +56,8 @@ def expect_no_resource_leak(
         if grows and name == SHARED_NAMES:
             # Other programs have names there, too.  Count again in a private /dev/shm, or else twice more.
             alone = isolate_shared_names()
+            if not alone:
+                refuse_names_of_others()
             for _ in range(1 if alone else 2):
                 counts = _ResourceCounts(start(), step)
                 grows = grows and counts.keep_growing(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-from executor_conformance.harness.host import SHARED_NAMES, isolate_shared_names
+from executor_conformance.harness.host import SHARED_NAMES, isolate_shared_names, refuse_names_of_others
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
@@ -112,6 +112,8 @@ def _expect_no_growth(trial: Trial, cycle: Callable[[], None], what: str) -> Non
         # Other programs use /dev/shm, too.  Count again in a private one or, if there can be none, up to
         # three times.
         private = isolate_shared_names()
+        if not private:
+            refuse_names_of_others()
         for _ in range(1 if private else 3):
             growth = _growth_over(trial, cycle, cycles)
             if growth.get(SHARED_NAMES, 0) < (1 if private else cycles):
