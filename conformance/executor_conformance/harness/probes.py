@@ -26,6 +26,12 @@ class Probe:
     key: TaskKey
     work: Work
     journal: Journal
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits at a gate, and cannot end before the rule opens it."""
+        return not all(gate.is_open for gate in self.gates)
 
     @property
     def runs(self) -> list[Run]:
@@ -61,9 +67,13 @@ class Gate:
         """The step of a probe that waits here."""
         return f"gate={self.path}"
 
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
     def open(self) -> None:
         """Let every probe pass, now and later."""
-        if self._descriptor < 0:
+        if not self.is_open:
             self._descriptor = os.open(self.path, os.O_RDWR)
             os.write(self._descriptor, b".")  # never read: coroutines check whether it is there
 
@@ -79,12 +89,14 @@ class ProbeFactory:
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
         self._numbers = itertools.count(1)
-        self._gates = itertools.count(1)
+        self._gates: dict[str, Gate] = {}
         self.journal = Journal(os.path.join(scratch, "journal"))
 
     def gate(self) -> Gate:
         """A closed gate."""
-        return Gate(os.path.join(self._scratch, f"gate-{next(self._gates)}"))
+        gate = Gate(os.path.join(self._scratch, f"gate-{len(self._gates) + 1}"))
+        self._gates[gate.step] = gate
+        return gate
 
     def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:
         """A task that runs ``steps``; see :mod:`executor_conformance.probes.steps`.
@@ -104,6 +116,7 @@ class ProbeFactory:
                 reference=(f"{_MODULE}.run", {"journal": path, "probe": name, "steps": list(steps)}),
             ),
             journal=self.journal,
+            gates=tuple(self._gates[step] for step in steps if step in self._gates),
         )
 
     def program(self, *argv: str, key: TaskKey | None = None) -> Probe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -38,6 +38,7 @@ class Subject:
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
         self.submitted: list[Probe] = []
+        self._gated: list[Probe] = []
 
     # -- calls -----------------------------------------------------------------------------------------------
 
@@ -49,8 +50,8 @@ class Subject:
     def submit(self, *probes: Probe, priority: int | None = None, **extra: Any) -> None:
         """Submit tasks; with ``priority`` through ``queue_command``."""
         for probe in probes:
-            self._submit(probe, priority, extra)
-            self.submitted.append(probe)
+            with self._submitting(probe):
+                self._submit(probe, priority, extra)
 
     def _submit(self, probe: Probe, priority: int | None, extra: Mapping[str, Any]) -> None:
         submission = Submission(probe.key, probe.work, priority, extra)
@@ -60,15 +61,15 @@ class Subject:
     def submit_callable(self, probe: Probe) -> None:
         """Submit a task in its form as a callable, also where argv commands are taken."""
         work = Work(function=probe.work.function, reference=probe.work.reference)
-        self._make_submission(Submission(probe.key, work))
-        self.submitted.append(probe)
+        with self._submitting(probe):
+            self._make_submission(Submission(probe.key, work))
 
     def submit_coroutine(self, *probes: Probe) -> None:
         """Submit tasks in their form as coroutine functions, whatever else is taken."""
         for probe in probes:
             submission = Submission(probe.key, Work(coroutine=probe.work.coroutine))
-            self._make_submission(submission)
-            self.submitted.append(probe)
+            with self._submitting(probe):
+                self._make_submission(submission)
 
     def submit_raw(self, key: Any, command: Any) -> None:
         """Submit what no scheduler would: any key, any command."""
@@ -78,6 +79,13 @@ class Subject:
     def _make_submission(self, submission: Submission, call: Call = Call.EXECUTE_ASYNC) -> None:
         self.trial.call(call, lambda: self.driver.submit(submission), backlog=self.backlog)
 
+    @contextlib.contextmanager
+    def _submitting(self, probe: Probe) -> Iterator[None]:
+        if probe.gates:
+            self._gated.append(probe)  # before the call, because a synchronous executor runs it there
+        yield
+        self.submitted.append(probe)
+
     def note_future(self, future: Any) -> None:
         """Count a call that was submitted without the driver."""
         if isinstance(future, Future):
@@ -86,13 +94,20 @@ class Subject:
 
     @property
     def backlog(self) -> float:
-        """Tasks in flight per slot, as far as is known."""
+        """Tasks in flight per slot, as far as is known; 0 if none of them has to wait for the rule.
+
+        A call may wait for tasks that end by themselves.
+        """
         calls = sum(not Future.done(future) for future in self._futures)
-        return (max(0, len(self.submitted) - self.reported.ended) + calls) / self._slots
+        self._gated = [probe for probe in self._gated if probe.held and not self.outcome(probe)]
+        if not calls and not self._gated:
+            return 0.0
+        in_flight = len(self.submitted) - self.reported.ended
+        return (max(in_flight, len(self._gated)) + calls) / self._slots
 
     def sync(self) -> None:
         """``sync()`` itself."""
-        self.trial.call(Call.SYNC, self.driver.sync)
+        self.trial.call(Call.SYNC, self.driver.sync, backlog=self.backlog)
 
     def pump(self) -> None:
         """One round of a scheduler's loop: ``heartbeat()`` or ``sync()``, then drain the event buffer."""
@@ -102,7 +117,7 @@ class Subject:
     def beat(self) -> None:
         """``heartbeat()`` or ``sync()`` alone."""
         name = self.trial.target.adapter.name_of(self.driver.pump_call)
-        self.trial.call(Call.SYNC, self.driver.pump, name=name, silent=True)
+        self.trial.call(Call.SYNC, self.driver.pump, name=name, silent=True, backlog=self.backlog)
 
     def drain(self, dag_ids: Sequence[str] | None = None) -> list[Observation]:
         """``get_event_buffer()``: take the events into the history and return them."""
