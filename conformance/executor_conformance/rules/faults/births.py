@@ -9,7 +9,11 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must
-from executor_conformance.rules.faults.killing import kill_new_process, need_separate_processes
+from executor_conformance.rules.faults.killing import (
+    kill_new_process,
+    let_reruns_end,
+    need_separate_processes,
+)
 from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable
 
@@ -47,6 +51,7 @@ def a_later_worker_death_is_detected(trial: Trial) -> None:
             subject.quiet()
             processes.kill(workers_of(trial, held)[position])
             doomed = held[position]
+            let_reruns_end(trial, doomed)
             what = f"the task whose worker was killed, number {position + 1} of {_TASKS} tasks that ran"
             await_failure(subject, doomed, what)
 

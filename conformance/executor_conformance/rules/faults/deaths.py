@@ -11,7 +11,13 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
-from executor_conformance.rules.faults.killing import kill_worker, need_separate_processes, start_two_tasks
+from executor_conformance.rules.faults.killing import (
+    doomed_probe,
+    kill_worker,
+    let_reruns_end,
+    need_separate_processes,
+    start_two_tasks,
+)
 from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
@@ -28,6 +34,7 @@ def sync_survives_a_worker_death(trial: Trial) -> None:
     """
     subject, gate, doomed, other = start_two_tasks(trial)
     kill_worker(trial, doomed, other)
+    let_reruns_end(trial, doomed)
     trial.wait_for(lambda: subject.outcome(doomed), pump=subject.pump, patient=True)
     gate.open()
     trial.wait_for(lambda: subject.outcome(other), pump=subject.pump, patient=True)
@@ -84,6 +91,7 @@ def a_killed_worker_fails_its_task(trial: Trial) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV):
         subject, _, doomed, other = start_two_tasks(trial)
         kill_worker(trial, doomed, other, number)
+        let_reruns_end(trial, doomed)
         what = f"the task whose worker was killed by {number.name}"
         await_failure(subject, doomed, what)
         subject.quiet()
@@ -127,7 +135,10 @@ def os_exit_in_a_callable_is_a_failure(trial: Trial) -> None:
         subject.expect_outcome(call, FAILED, what)
 
 
-@should(needs=(Observation.LOCAL_PROCESSES,), after=("faults.a-killed-worker-fails-its-task",))
+@should(
+    needs=(Observation.LOCAL_PROCESSES, Capability.RUNS_ONCE),
+    after=("faults.a-killed-worker-fails-its-task",),
+)
 def a_worker_death_is_reported_with_a_reason(trial: Trial) -> None:
     """The ``failed`` event of a task whose worker was killed has a reason as its info.
 
@@ -160,6 +171,7 @@ def other_tasks_survive_a_worker_death(trial: Trial) -> None:
     subject.submit(*queued)
     subject.pump()
     kill_worker(trial, doomed, other)
+    let_reruns_end(trial, doomed)
     # A pool that breaks does so when it notices the death, so wait for that.
     trial.wait_for(lambda: subject.outcome(doomed) or subject.outcome(other), pump=subject.pump, patient=True)
     gate.open()
@@ -197,8 +209,9 @@ def capacity_is_restored_after_worker_deaths(trial: Trial) -> None:
     subject, gate, doomed, other = start_two_tasks(trial)
     for _ in range(3):
         kill_worker(trial, doomed, other)
+        let_reruns_end(trial, doomed)
         await_outcome(subject, doomed, "the task whose worker was killed")
-        doomed = trial.probe(gate.step)
+        doomed = doomed_probe(trial, gate)
         subject.submit(doomed)
         subject.require(
             lambda: doomed.started,  # noqa: B023
@@ -242,6 +255,7 @@ def survives_the_death_of_all_workers(trial: Trial) -> None:
     subject.submit(*queued)
     for worker in workers_of(trial, [doomed, other]):
         processes.kill(worker)
+    let_reruns_end(trial, doomed, other)
     for probe in (doomed, other):
         what = "a task that was running when all workers were killed"
         await_failure(subject, probe, what)

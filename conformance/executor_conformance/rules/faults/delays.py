@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.trial import Trial
-from executor_conformance.requirements import Observation
+from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import should
 from executor_conformance.rules.faults.killing import kill_worker, start_two_tasks
 from executor_conformance.rules.faults.recovery import await_outcome
@@ -17,7 +17,7 @@ _DEATHS = 4
 
 
 @should(
-    needs=(Observation.LOCAL_PROCESSES,),
+    needs=(Observation.LOCAL_PROCESSES, Capability.RUNS_ONCE),
     after=(
         "faults.sync-survives-a-worker-death",
         "faults.a-killed-worker-fails-its-task",

@@ -9,6 +9,7 @@ from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import workers_of
+from executor_conformance.requirements import Capability
 from executor_conformance.verdicts import NotApplicable
 
 
@@ -19,14 +20,27 @@ def start_two_tasks(trial: Trial, slots: int | None = 2) -> tuple[Subject, Gate,
     Whether a later worker is watched is for ``faults.a-later-worker-death-is-detected``.
 
     :param slots: as for :meth:`Trial.build`.
+    :returns: the gate is that of the other task and, unless the executor reruns tasks, of both.
     """
     subject = trial.started(parallelism=2, slots=slots)
     gate = trial.gate()
-    doomed, other = trial.probes(2, gate.step)
+    doomed, other = doomed_probe(trial, gate), trial.probe(gate.step)
     for probe in (doomed, other):
         subject.submit(probe)
         subject.await_started(probe)
     return subject, gate, doomed, other
+
+
+def doomed_probe(trial: Trial, gate: Gate) -> Probe:
+    """A task whose worker is going to be killed; if it may run again, it has a gate of its own."""
+    return trial.probe((gate if trial.can(Capability.RUNS_ONCE) else trial.gate()).step)
+
+
+def let_reruns_end(trial: Trial, *killed: Probe) -> None:
+    """Let these tasks of killed workers end, if the executor runs them again."""
+    if not trial.can(Capability.RUNS_ONCE):
+        for gate in {gate for probe in killed for gate in probe.gates}:
+            gate.open()
 
 
 def kill_worker(trial: Trial, doomed: Probe, other: Probe, number: int = signal.SIGKILL) -> int:

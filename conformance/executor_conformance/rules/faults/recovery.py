@@ -6,6 +6,7 @@ from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.requirements import Capability
 from executor_conformance.verdicts import expect
 
 
@@ -22,11 +23,15 @@ def await_outcome(subject: Subject, probe: Probe, what: str) -> None:
 
 
 def await_failure(subject: Subject, probe: Probe, what: str) -> None:
-    """Pump until the task has a terminal event, which must be ``failed``.
+    """Pump until the task of a killed worker has a terminal event, which must be ``failed``; or any, if the
+    executor runs such tasks again.
 
     :param what: describes the task, for the message.
     """
-    _await(subject, probe, what, FAILED)
+    if subject.can(Capability.RUNS_ONCE):
+        _await(subject, probe, what, FAILED)
+    else:
+        await_outcome(subject, probe, what)
 
 
 def await_success(subject: Subject, probe: Probe, what: str) -> None:
