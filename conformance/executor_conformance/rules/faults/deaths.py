@@ -219,6 +219,7 @@ def capacity_is_restored_after_worker_deaths(trial: Trial) -> None:
             actual=lambda: subject.describe([doomed]),  # noqa: B023
         )
     gate.open()
+    let_reruns_end(trial, doomed)
     subject.await_terminal(doomed, other)
     expect_capacity(trial, subject, 2, "after workers were killed")
     subject.pump()
