@@ -70,6 +70,18 @@ def test_what_blocks_a_suspect_blocks_the_rule_as_well() -> None:
     assert asked[-1] == root
 
 
+def test_what_explains_that_no_event_came_does_not_explain_an_outcome() -> None:
+    rule, suspect = "states.exceptions-of-every-type-are-failures", "faults.a-base-exception-fails-one-task"
+    root = "parallelism.no-slot-is-idle-while-tasks-wait"
+    assert suspect in catalogue()[rule].after
+    stalled = replace(STALLED, verdict=Verdict.BLOCKED, blocked_by=root)
+    assert decide(rule, FAILED, {suspect: stalled, root: FAILED})[0] == Decided(FAILED)
+    # but it does explain that no event came here, too
+    step, _ = decide(rule, STALLED, {suspect: stalled, root: FAILED})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == root
+
+
 def test_an_owner_that_a_gateway_blocks_passes_the_blame_on() -> None:
     hung = replace(FAILED, failure_mode=FailureMode.HUNG, hung_call="sync()")
     owner = "lifecycle.idle-sync-is-harmless"

@@ -200,11 +200,14 @@ class Blame:
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
                 if not self._relies_on(rule, suspect, finding):
                     continue
-                # What explains its failure explains this one as well.
+                was_run = other.failure_mode is not None
                 suspect = other.blocked_by
                 other = lookup(suspect)
                 if other is None:
                     return Ask(suspect)
+                # What explains how it failed need not explain how this one failed.
+                if was_run and not self._explains_beyond(suspect, other, rule, finding):
+                    continue
             if other.provisional and not yields:
                 owns = self._is_about(rule.id, suspect, other)
                 if owns > owned or (owns == owned and self.place(suspect) > self.place(rule.id)):
@@ -270,6 +273,12 @@ class Blame:
         if other.raised and finding.raised and other.raised != finding.raised:
             return False
         return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
+
+    def _explains_beyond(self, suspect: str, other: Finding, rule: Rule, finding: Finding) -> bool:
+        """Whether a rule that explains the failure of a suspect explains this one, too."""
+        if self.rules[suspect].gateway or suspect in self._all_before(rule.id):
+            return True
+        return suspect in self.owners(rule.id, finding) and self._explains(suspect, other, rule, finding)
 
     def _relies_on(self, rule: Rule, suspect: str, finding: Finding) -> bool:
         """Whether a rule builds on a suspect, and does not only trust the events that it is about."""

@@ -170,7 +170,10 @@ def arbitrary_programs_run_as_given(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))
+@must(
+    needs=(Capability.ARGV,),
+    after=("interface.argv-is-passed-unchanged", "states.no-terminal-event-before-the-task-ends"),
+)
 def a_module_runs_as_in_an_interpreter(trial: Trial) -> None:
     """``[sys.executable, "-m", module, ...]`` behaves as it does in a new interpreter, even if it runs in a
     forked child: it is ``__main__`` in the main thread, may use ``multiprocessing`` and ``asyncio``, and ends

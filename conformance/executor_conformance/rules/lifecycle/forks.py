@@ -112,7 +112,13 @@ def host_buffers_are_written_once(trial: Trial) -> None:
 _FILES = ("a text file", "a binary file", "sys.stdout")
 
 
-@must(after=("parallelism.n-tasks-run-at-once", "lifecycle.tasks-run-no-code-of-the-host"))
+@must(
+    after=(
+        "parallelism.n-tasks-run-at-once",
+        "lifecycle.tasks-run-no-code-of-the-host",
+        "states.no-terminal-event-before-the-task-ends",
+    )
+)
 def a_fork_of_the_host_does_no_harm(trial: Trial) -> None:
     """A child that the host forks while an executor works exits normally. Neither its exit nor its garbage
     collection changes anything in the host.

@@ -168,6 +168,7 @@ def end_finishes_queued_tasks(trial: Trial) -> None:
 @must(
     after=(
         "states.an-event-is-returned-once",
+        "states.no-terminal-event-before-the-task-ends",
         "shutdown.end-finishes-running-tasks",
         "states.an-exception-is-a-failure",
     )

@@ -101,7 +101,7 @@ def no_terminal_event_before_the_task_ends(trial: Trial) -> None:
         )
 
 
-@must(needs=(Capability.KEYS,))
+@must(needs=(Capability.KEYS,), after=("states.an-event-is-returned-once",))
 def events_carry_the_submitted_key(trial: Trial) -> None:
     """Each event carries the key of its own task, with all five fields as they were submitted.
 

@@ -100,8 +100,10 @@ def a_retry_runs_under_its_own_key(trial: Trial) -> None:
     needs=(Capability.KEYS,),
     after=(
         "states.a-retry-runs-under-its-own-key",
+        "states.an-exception-is-a-failure",
         "states.only-legal-transitions",
         "states.exactly-one-terminal-event",
+        "states.an-event-is-returned-once",
     ),
 )
 def a_finished_key_can_run_again(trial: Trial) -> None:
