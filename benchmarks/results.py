@@ -344,6 +344,7 @@ def _judge(subject: Subject, python: str, causes: Mapping[str, str]) -> list[str
         ):  # paths of this machine
             text = text.replace(place, "")
         text = text.replace(str(REPOSITORY), ".")
+        text = re.sub(r" --conformance-report=\S*", "", text)  # in command lines, which may be cut
         page.write_text(text, encoding="utf-8")
     return [f"{subject.page}: {rule_id}" for rule_id in failed if rule_id not in causes]
 
