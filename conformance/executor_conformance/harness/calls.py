@@ -69,7 +69,7 @@ class Calls:
         :param allowance_s: seconds after which it is late; after a second wait it hangs.
         :param name: what the executor's family calls it; by default ``kind``.
         :param silent: leave it out of :attr:`history`: it is made all the time, or only reads.
-        :param backlog: tasks in flight per slot.
+        :param backlog: tasks in flight per slot; 0 if all of them end by themselves.
         :raises Raised: the call raised.
         :raises Blocked: this call has hung repeatedly before, with no more tasks in flight than now.
         """

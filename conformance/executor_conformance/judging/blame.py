@@ -327,8 +327,9 @@ def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
 def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[str, HungCall]:
     """Calls that are not to be made again in this run.
 
-    An executor with a bounded queue hangs in ``submit()`` only while the queue is full.  So a call that hung
-    with tasks in flight is still made with fewer.
+    An executor with a bounded queue hangs in ``submit()`` only while the queue is full, and one that runs
+    tasks in ``heartbeat()`` only if a task does not end.  So a call that hung with tasks in flight, one of
+    which could not end, is still made with fewer of them.
 
     :param hangs: call -> id of each rule in which it hung -> tasks in flight per slot at that time.
     :param borne: how many rules may meet a hang, where none of them is about that call.

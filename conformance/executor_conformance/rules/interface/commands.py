@@ -135,7 +135,10 @@ def arguments_need_not_be_utf_8(trial: Trial) -> None:
     )
 
 
-@must(needs=(Capability.ARGV,), after=("interface.argv-is-passed-unchanged",))
+@must(
+    needs=(Capability.ARGV,),
+    after=("interface.argv-is-passed-unchanged", "states.no-terminal-event-before-the-task-ends"),
+)
 def arbitrary_programs_run_as_given(trial: Trial) -> None:
     """An argv other than ``[sys.executable, "-m", ...]`` is executed as given.
 

@@ -35,7 +35,7 @@ def _run_tasks_that_end_in_every_way(trial: Trial) -> None:
     subject.end()
 
 
-@must()
+@must(after=("states.a-command-that-cannot-run-never-succeeds",))
 def tasks_run_no_code_of_the_host(trial: Trial) -> None:
     """No worker or task runs what the host has registered for its own exit, or goes on in the host's code
     after the call of the executor that forked it.
@@ -76,7 +76,7 @@ class _Registered:
     """An object of the host, for ``weakref.finalize()``."""
 
 
-@must()
+@must(after=("states.a-command-that-cannot-run-never-succeeds",))
 def host_buffers_are_written_once(trial: Trial) -> None:
     """What the host has written to a file or to ``sys.stdout`` and not yet flushed is written exactly once.
 

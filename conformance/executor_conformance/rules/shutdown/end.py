@@ -272,7 +272,13 @@ def large_results_do_not_block_end(trial: Trial) -> None:
         subject.expect_outcome(probe, SUCCESS, "a task with a result of 2 MiB")
 
 
-@must(after=("shutdown.end-finishes-queued-tasks", "shutdown.events-during-end-are-delivered"))
+@must(
+    after=(
+        "states.a-burst-is-reported-completely",
+        "shutdown.end-finishes-queued-tasks",
+        "shutdown.events-during-end-are-delivered",
+    )
+)
 def end_returns_with_hundreds_of_uncollected_outcomes(trial: Trial) -> None:
     """``end()`` returns, and every outcome is reported, if hundreds of tasks with long keys and long errors
     end while the host collects no event.

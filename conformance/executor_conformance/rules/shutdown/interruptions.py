@@ -94,6 +94,7 @@ def end_works_again_after_an_interruption(trial: Trial) -> None:
         "shutdown.terminate-kills-running-tasks",
         "shutdown.terminate-reports-running-tasks-as-failed",
         "shutdown.terminate-reports-queued-tasks-as-failed",
+        "parallelism.at-most-n-tasks-run-at-once",
     ),
 )
 def terminate_works_after_an_interrupted_end(trial: Trial) -> None:

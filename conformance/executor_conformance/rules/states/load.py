@@ -96,6 +96,7 @@ def sync_does_not_block(trial: Trial) -> None:
         "states.exit-status-decides-the-outcome",
         "states.no-terminal-event-before-the-task-ends",
         "states.only-legal-transitions",
+        "parallelism.at-most-n-tasks-run-at-once",
     )
 )
 def a_burst_is_reported_completely(trial: Trial) -> None:
