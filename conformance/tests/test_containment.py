@@ -64,8 +64,8 @@ FAILS_WITH_THE_FIRST_EVENT = {
 }
 
 
-#: A minute for the first look, and eight minutes for rules that do not hang: beside other tests, some of them
-#: wait twice for half a minute.  The time limit for hangs comes on top.
+#: A minute for the first look, and eight minutes for rules that do not hang: while other tests run, some of
+#: them wait twice for half a minute.  The time limit for hangs comes on top.
 LONGEST_WITHOUT_HANGS_S = 540
 #: When the test gives up on a run: that, and 25 minutes of hangs, the default limit on the slowest machine.
 TIMEOUT_S = LONGEST_WITHOUT_HANGS_S + 1500
