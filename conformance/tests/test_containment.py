@@ -80,8 +80,8 @@ def contained(judge: Command, target: str, *arguments: str, limit_s: int | None 
     judged = judge(f"--executor=hostile.{target}", *limit, *arguments, timeout=TIMEOUT_S)
     assert judge.left_alive() == []
     assert judge.left_in_tmp() == []
-    calibration = Calibration(**judged.report["machine"]["calibration"])
-    assert judged.seconds < LONGEST_WITHOUT_HANGS_S + usual_time_limit_s(Budgets.of(calibration))
+    usual_s = usual_time_limit_s(Budgets.of(Calibration(**judged.report["machine"]["calibration"])))
+    assert judged.seconds < LONGEST_WITHOUT_HANGS_S + (limit_s or usual_s)
     assert judged.report["executor"]["target"] == f"hostile.{target}"
     assert "INTERNALERROR" not in judged.output
     assert "internal error in executor-conformance" not in judged.output

@@ -46,7 +46,7 @@ def refuse_names_of_others() -> None:
     if processes.shared_memory_names() - before:
         raise Inconclusive(
             "the number of names in /dev/shm grew, but other programs create some, too, and a private one "
-            "cannot be mounted here; run the suite as root, or while these programs do not run"
+            "cannot be mounted here; allow mounts (CAP_SYS_ADMIN), or run the suite without these programs"
         )
 
 

@@ -29,11 +29,6 @@ class Probe:
     gates: tuple[Gate, ...] = ()
 
     @property
-    def held(self) -> bool:
-        """Whether it waits at a gate, and cannot end before the rule opens it."""
-        return not all(gate.is_open for gate in self.gates)
-
-    @property
     def runs(self) -> list[Run]:
         """Every run of it so far; more than one means that the task ran twice."""
         return self.journal.runs(self.name)

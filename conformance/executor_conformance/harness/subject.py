@@ -13,7 +13,7 @@ from executor_conformance.adapters.api import ABSENT, Driver, Submission, Work
 from executor_conformance.contract import SUCCESS, Call
 from executor_conformance.harness.calls import Raised
 from executor_conformance.harness.events import EventHistory, Observation, short_repr
-from executor_conformance.harness.probes import Probe
+from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.requirements import Capability
 from executor_conformance.verdicts import Misreported, NotApplicable
@@ -38,7 +38,7 @@ class Subject:
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
         self.submitted: list[Probe] = []
-        self._gated: list[Probe] = []
+        self._closed_gates: set[Gate] = set()
 
     # -- calls -----------------------------------------------------------------------------------------------
 
@@ -81,8 +81,7 @@ class Subject:
 
     @contextlib.contextmanager
     def _submitting(self, probe: Probe) -> Iterator[None]:
-        if probe.gates:
-            self._gated.append(probe)  # before the call, because a synchronous executor runs it there
+        self._closed_gates.update(probe.gates)  # before the call: a synchronous executor runs the task there
         yield
         self.submitted.append(probe)
 
@@ -99,11 +98,10 @@ class Subject:
         A call may wait for tasks that end by themselves.
         """
         calls = sum(not Future.done(future) for future in self._futures)
-        self._gated = [probe for probe in self._gated if probe.held and not self.outcome(probe)]
-        if not calls and not self._gated:
+        self._closed_gates = {gate for gate in self._closed_gates if not gate.is_open}
+        if not calls and not self._closed_gates:
             return 0.0
-        in_flight = len(self.submitted) - self.reported.ended
-        return (max(in_flight, len(self._gated)) + calls) / self._slots
+        return max(len(self.submitted) - self.reported.ended + calls, 1) / self._slots
 
     def sync(self) -> None:
         """``sync()`` itself."""

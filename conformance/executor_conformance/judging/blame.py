@@ -200,13 +200,13 @@ class Blame:
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
                 if not self._relies_on(rule, suspect, finding):
                     continue
-                was_run = other.failure_mode is not None
+                failed_in_a_mode = other.failure_mode is not None
                 suspect = other.blocked_by
                 other = lookup(suspect)
                 if other is None:
                     return Ask(suspect)
                 # What explains how it failed need not explain how this one failed.
-                if was_run and not self._explains_beyond(suspect, other, rule, finding):
+                if failed_in_a_mode and not self._explains_beyond(suspect, other, rule, finding):
                     continue
             if other.provisional and not yields:
                 owns = self._is_about(rule.id, suspect, other)

@@ -18,7 +18,7 @@ from executor_conformance.rules.faults.killing import (
     need_separate_processes,
     start_two_tasks,
 )
-from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
+from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity, state_of_killed
 from executor_conformance.verdicts import NotApplicable, expect
 
 #: Seconds for which a worker and its task are suspended.
@@ -143,12 +143,10 @@ def end_survives_a_worker_death(trial: Trial) -> None:
     subject.end()
     subject.drain_all()
     trial.host.kill_own(killer)
-    of_killed = {FAILED} if subject.can(Capability.RUNS_ONCE) else {FAILED, SUCCESS}
-    for probe, states in ((doomed, of_killed), (other, {SUCCESS})):
+    for probe, state in ((doomed, state_of_killed(subject, doomed)), (other, SUCCESS)):
         expect(
-            subject.outcome(probe) in states,
-            expected=f"{' or '.join(map(repr, sorted(states)))} for {probe} after end(), during which the "
-            f"worker of {doomed} was killed",
+            subject.outcome(probe) == state,
+            expected=f"{state!r} for {probe} after end(), during which the worker of {doomed} was killed",
             actual=subject.describe([probe]),
         )
 

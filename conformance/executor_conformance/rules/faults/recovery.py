@@ -23,15 +23,19 @@ def await_outcome(subject: Subject, probe: Probe, what: str) -> None:
 
 
 def await_failure(subject: Subject, probe: Probe, what: str) -> None:
-    """Pump until the task of a killed worker has a terminal event, which must be ``failed``; or any, if the
-    executor runs such tasks again.
+    """Pump until the task of a killed worker has a terminal event, which must be :func:`state_of_killed`.
 
     :param what: describes the task, for the message.
     """
-    if subject.can(Capability.RUNS_ONCE):
-        _await(subject, probe, what, FAILED)
-    else:
-        await_outcome(subject, probe, what)
+    await_outcome(subject, probe, what)
+    _expect_state(subject, probe, what, state_of_killed(subject, probe))
+
+
+def state_of_killed(subject: Subject, probe: Probe) -> str:
+    """The terminal state of a task whose worker was killed: ``failed``, unless it was rightly run again and
+    has ended.
+    """
+    return SUCCESS if probe.finished and not subject.can(Capability.RUNS_ONCE) else FAILED
 
 
 def await_success(subject: Subject, probe: Probe, what: str) -> None:
@@ -39,11 +43,11 @@ def await_success(subject: Subject, probe: Probe, what: str) -> None:
 
     :param what: describes the task, for the message.
     """
-    _await(subject, probe, what, SUCCESS)
-
-
-def _await(subject: Subject, probe: Probe, what: str, state: str) -> None:
     await_outcome(subject, probe, what)
+    _expect_state(subject, probe, what, SUCCESS)
+
+
+def _expect_state(subject: Subject, probe: Probe, what: str, state: str) -> None:
     expect(
         subject.outcome(probe) == state,
         expected=f"{state!r} for {what}",

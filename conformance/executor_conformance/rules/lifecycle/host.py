@@ -25,7 +25,7 @@ from executor_conformance.probes.transport import wait_at
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
 
-#: The numbers above which a rule keeps a descriptor open.
+#: A rule keeps a descriptor open at or above each of these numbers.
 _HIGH = (30, 60, 120, 250, 500, 1000)
 
 
