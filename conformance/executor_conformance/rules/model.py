@@ -13,7 +13,7 @@ from executor_conformance.harness.trial import Trial
 from executor_conformance.programs.exploring import Counterexample, perform
 from executor_conformance.programs.generating import explore
 from executor_conformance.programs.program import Program
-from executor_conformance.requirements import Observation, TaskLocation
+from executor_conformance.requirements import Capability, Observation, TaskLocation
 from executor_conformance.rules import find, must
 from executor_conformance.verdicts import Blocked, Broken, ProgramTrace
 
@@ -76,7 +76,7 @@ def random_sequences_keep_every_invariant(trial: Trial) -> None:
 
 
 @must(
-    needs=(Observation.LOCAL_PROCESSES,),
+    needs=(Observation.LOCAL_PROCESSES, Capability.RUNS_ONCE),
     budget="programs",
     after=(*_BASICS, *_DEATHS, "model.random-sequences-keep-every-invariant"),
     turn="background",
@@ -114,7 +114,8 @@ def unlimited_mode_keeps_every_invariant(trial: Trial) -> None:
     """
     trial.started_without_limit().end()
     _explore(trial, kills=False, limited=False, share=0.3)
-    if trial.facts.location is TaskLocation.LOCAL_PROCESSES and trial.context.replay is None:
+    kills = trial.facts.location is TaskLocation.LOCAL_PROCESSES and trial.can(Capability.RUNS_ONCE)
+    if kills and trial.context.replay is None:
         _explore(trial, kills=True, limited=False, share=0.3)
 
 

@@ -12,6 +12,7 @@ from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.killing import (
+    await_rerun,
     doomed_probe,
     kill_worker,
     let_reruns_end,
@@ -91,6 +92,7 @@ def a_killed_worker_fails_its_task(trial: Trial) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV):
         subject, _, doomed, other = start_two_tasks(trial)
         kill_worker(trial, doomed, other, number)
+        await_rerun(subject, doomed)
         let_reruns_end(trial, doomed)
         what = f"the task whose worker was killed by {number.name}"
         await_failure(subject, doomed, what)

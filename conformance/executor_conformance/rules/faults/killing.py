@@ -36,6 +36,17 @@ def doomed_probe(trial: Trial, gate: Gate) -> Probe:
     return trial.probe((gate if trial.can(Capability.RUNS_ONCE) else trial.gate()).step)
 
 
+def await_rerun(subject: Subject, killed: Probe) -> None:
+    """Pump until this task of a killed worker runs again or is reported, if the executor runs it again.
+
+    Only then may its gate open.  The killed run could end otherwise, before the executor has noticed.
+    """
+    if not subject.can(Capability.RUNS_ONCE):
+        subject.trial.wait_for(
+            lambda: subject.outcome(killed) or len(killed.runs) > 1, pump=subject.pump, patient=True
+        )
+
+
 def let_reruns_end(trial: Trial, *killed: Probe) -> None:
     """Let these tasks of killed workers end, if the executor runs them again."""
     if not trial.can(Capability.RUNS_ONCE):
