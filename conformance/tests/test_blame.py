@@ -259,6 +259,8 @@ SUBMIT = "states.submit-does-not-block"
         ({"end()": {"a.b": 0.0, "a.c": 0.0, "a.d": 0.0, "a.e": 0.0}}, {"end()": HungCall("a.b")}),
         ({"end()": {"a.b": 0.0, END: 0.0}}, {"end()": HungCall(END)}),
         ({"end()": {INTERMITTENT_HANG_RULE: 0.0}}, {}),
+        # a host that runs out of processes: the call is still made elsewhere
+        ({Call.EXECUTE_ASYNC: {SUBMIT: 1.0, "faults.survives-process-exhaustion": 0.5}}, {}),
         # a bounded queue: it hangs with one task in flight for each slot, and with none only by another fault
         ({Call.EXECUTE_ASYNC: {"a.b": 1.0, SUBMIT: 1.5}}, {Call.EXECUTE_ASYNC: HungCall(SUBMIT, 1.5)}),
         (

@@ -53,7 +53,7 @@ class Blackboard:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SIZE)
-        self._calls = 0
+        self.calls = 0  # that this process has made
 
     def close(self) -> None:
         self._memory.close()
@@ -72,7 +72,7 @@ class Blackboard:
         # The warden reads while this is written.  The number is cleared first and set last, each in one
         # store, so whatever the warden reads between two equal numbers is consistent.
         self.leave()
-        self._calls += 1
+        self.calls += 1
         lengths = []
         at = _TEXTS_AT
         for text, size in zip((kind, name or kind, history), _TEXT_SIZES, strict=True):
@@ -81,7 +81,7 @@ class Blackboard:
             lengths.append(len(data))
             at += size
         _CALL.pack_into(self._memory, _CALL_AT, monotonic(), allowance_s, backlog, pid, *lengths)
-        _NUMBER.pack_into(self._memory, 0, self._calls)
+        _NUMBER.pack_into(self._memory, 0, self.calls)
 
     def leave(self) -> None:
         """The call returned."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -171,11 +172,15 @@ class Host:
         self._own_processes.add(child)
         return child
 
-    def await_call(self, kind: str) -> None:
-        """In a process made by :meth:`meanwhile`: wait until the host is in this call."""
+    def await_call(self, kind: str, or_next: bool = False) -> None:
+        """In a process made by :meth:`meanwhile`: wait until the host is in this call.
+
+        :param or_next: it is the first call since then, and may have returned if the host is in a later one.
+        """
+        before = self._blackboard.calls + (1 if or_next else sys.maxsize)
         while True:
             call = self._blackboard.call()
-            if call is not None and call.kind == kind:
+            if call is not None and (call.kind == kind or call.number > before):
                 return
             sleep(SHORTEST_NAP_S)
 

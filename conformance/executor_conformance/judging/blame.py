@@ -58,6 +58,18 @@ _RAISED_WITHOUT_A_METHOD = ("AttributeError", "TypeError", "")
 #: Finds, each time, a hang that other rules meet now and then.
 INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
 
+#: Rules whose hangs are no reason to avoid a call elsewhere: one that comes now and then, and those of a host
+#: that runs out of something.
+_SPECIAL_HANGS = frozenset(
+    {
+        INTERMITTENT_HANG_RULE,
+        "faults.survives-file-descriptor-exhaustion",
+        "faults.survives-process-exhaustion",
+        "faults.sync-survives-resource-exhaustion",
+        "faults.survives-a-full-disk",
+    }
+)
+
 #: A call that never returns is the failure of the rule which says that it does; the most basic one first.
 OWNERS_OF_CALLS: Mapping[str, tuple[str, ...]] = {
     Call.CONSTRUCTOR: ("interface.constructor-accepts-parallelism",),
@@ -336,7 +348,7 @@ def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[
     """
     why = {}
     for call, rules in hangs.items():
-        counted = {rule: backlog for rule, backlog in rules.items() if rule != INTERMITTENT_HANG_RULE}
+        counted = {rule: backlog for rule, backlog in rules.items() if rule not in _SPECIAL_HANGS}
         owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
         enough = 2 if owners else borne
         if len(counted) >= enough:

@@ -205,14 +205,17 @@ class Performance:
             for task in self._tasks:
                 self._release(task)
             if not self._ended_by:
-                finishes = self._subject.can(Capability.FINISHES_QUEUED_WORK)
+                finishes = all(
+                    map(self._subject.can, (Capability.FINISHES_QUEUED_WORK, Capability.OWN_WORKERS))
+                )
                 self._await_events(
                     self._rule_for_a_missing_event, self._subject.pump, but=_LEFT_FOR_END if finishes else 0
                 )
             self._close("end", self._subject.end)
 
     def _do_terminate(self, step: Step) -> None:
-        if self._subject.can(Capability.TERMINATE):
+        # Workers that are not the executor's own may go on, and these tasks would wait at their gates.
+        if self._subject.can(Capability.TERMINATE) and self._subject.can(Capability.OWN_WORKERS):
             self._log(step.describe(""))
             self._close("terminate", self._subject.terminate)
 
@@ -222,7 +225,7 @@ class Performance:
         call()
 
     def _do_late(self, step: Step) -> None:
-        if not self._ended_by:
+        if not self._ended_by or not self._subject.can(Capability.OWN_WORKERS):
             return
         probe = self.trial.probe()
         self._log(step.describe(""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
-from executor_conformance.contract import FAILED, SUCCESS
+from executor_conformance.contract import FAILED, SUCCESS, Call
 from executor_conformance.harness import processes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
@@ -19,6 +19,7 @@ from executor_conformance.rules.faults.killing import (
     start_two_tasks,
 )
 from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity, state_of_killed
+from executor_conformance.rules.shutdown.leftovers import drain_remaining_events
 from executor_conformance.verdicts import NotApplicable, expect
 
 #: Seconds for which a worker and its task are suspended.
@@ -133,7 +134,7 @@ def end_survives_a_worker_death(trial: Trial) -> None:
     worker = workers_of(trial, [doomed, other])[0]
 
     def kill_and_open() -> None:
-        trial.host.await_call("end()")
+        trial.host.await_call(Call.END, or_next=True)
         processes.kill(worker)
         gate.open()
         let_reruns_end(trial, doomed)
@@ -141,7 +142,7 @@ def end_survives_a_worker_death(trial: Trial) -> None:
 
     killer = trial.host.meanwhile(kill_and_open)
     subject.end()
-    subject.drain_all()
+    drain_remaining_events(trial, subject, [doomed, other])
     trial.host.kill_own(killer)
     for probe, state in ((doomed, state_of_killed(subject, doomed)), (other, SUCCESS)):
         expect(
@@ -182,7 +183,7 @@ def a_suspended_worker_blocks_no_other_task(trial: Trial) -> None:
         await_outcome(subject, probe, "a task that was submitted while a worker was suspended")
     gate.open()
     await_outcome(subject, other, "a task that was running when another task's worker was suspended")
-    if subject.can(Capability.TERMINATE):
+    if subject.can(Capability.TERMINATE) and subject.can(Capability.OWN_WORKERS):
         subject.terminate()
         trial.require(
             lambda: not processes.is_alive(worker),

@@ -88,6 +88,7 @@ def large_output_does_not_block_the_task(trial: Trial) -> None:
         "faults.other-tasks-survive-a-worker-death",
         "interface.command-kinds-are-accurate",
         "parallelism.failed-tasks-release-their-slots",
+        "states.death-by-signal-is-a-failure",
     ),
 )
 def survives_a_task_closing_all_file_descriptors(trial: Trial) -> None:

@@ -89,7 +89,7 @@ def end_works_again_after_an_interruption(trial: Trial) -> None:
 
 
 @must(
-    needs=(Capability.TERMINATE,),
+    needs=(Capability.OWN_WORKERS, Capability.TERMINATE),
     after=(
         "shutdown.terminate-kills-running-tasks",
         "shutdown.terminate-reports-running-tasks-as-failed",

@@ -7,6 +7,7 @@ from executor_conformance.harness.processes import Process
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
+from executor_conformance.verdicts import expect
 
 #: Processes count as gone after this many scans in a row that found none.
 _CLEAN_SCANS = 4
@@ -57,13 +58,39 @@ def expect_workers_gone(trial: Trial, after: str) -> None:
     )
 
 
+def expect_finished(trial: Trial, subject: Subject, probes: list[Probe], expected: str) -> None:
+    """Each of these tasks must have finished now that ``end()`` has returned.
+
+    Workers that are not the executor's own may finish them later; they must then be reported as usual.
+    """
+    if not trial.can(Capability.OWN_WORKERS):
+        trial.wait_for(
+            lambda: all(probe.finished and subject.outcome(probe) for probe in probes),
+            pump=lambda: pump_stopped(subject),
+            patient=True,
+        )
+    unfinished = [probe for probe in probes if not probe.finished]
+    expect(
+        not unfinished,
+        expected=expected,
+        actual=f"{len(unfinished)} did not; {subject.describe(unfinished)}",
+    )
+
+
+def pump_stopped(subject: Subject) -> None:
+    """Drain the event buffer of a stopped executor, which may refuse ``heartbeat()`` and ``sync()``."""
+    subject.rejection(subject.beat)
+    subject.drain()
+
+
 def drain_remaining_events(trial: Trial, subject: Subject, probes: list[Probe]) -> None:
     """Drain the event buffer of a stopped executor until it has reported these tasks, or for a short while.
 
-    The events need not all come at once.
+    The events need not all come at once.  Workers that are not the executor's own may still run the tasks.
     """
+    own = trial.can(Capability.OWN_WORKERS)
     trial.wait_for(
         lambda: all(subject.outcome(probe) for probe in probes),
-        pump=subject.drain,
-        budget_s=trial.budgets.quiet_s * 4,
+        pump=subject.drain if own else lambda: pump_stopped(subject),
+        budget_s=trial.budgets.quiet_s * 4 if own else None,
     )

@@ -24,6 +24,7 @@ _TRIES, _TRIES_S = 12, 3.0
 @must(
     needs=(
         Observation.LOCAL_PROCESSES,
+        Capability.OWN_WORKERS,
         Capability.TERMINATE,
     ),
     after=(
@@ -69,6 +70,7 @@ def terminate_kills_running_tasks(trial: Trial) -> None:
 @must(
     needs=(
         Observation.LOCAL_PROCESSES,
+        Capability.OWN_WORKERS,
         Capability.TERMINATE,
     ),
     after=("shutdown.terminate-kills-running-tasks",),
@@ -102,7 +104,8 @@ def terminate_kills_tasks_that_ignore_sigterm(trial: Trial) -> None:
     after=("shutdown.terminate-kills-running-tasks",),
 )
 def terminate_reports_running_tasks_as_failed(trial: Trial) -> None:
-    """Running tasks that ``terminate()`` kills are reported ``failed``.
+    """Running tasks that ``terminate()`` kills are reported ``failed``.  Workers that are not the executor's
+    own may finish them; they are then reported with their own outcome.
 
     Why: without the event the scheduler believes that the task is still running.
     Likely causes: the outcome of a killed task is not collected; the events are dropped with the workers; the
@@ -112,7 +115,7 @@ def terminate_reports_running_tasks_as_failed(trial: Trial) -> None:
     latest = monotonic() + _TRIES_S
     for _ in range(_TRIES):
         subject, running, _ = _terminated_at_work(trial)
-        expect_reported_as_failed(trial, subject, running, "running")
+        _expect_reported(trial, subject, running, "running")
         if monotonic() > latest:
             break
 
@@ -129,7 +132,8 @@ def terminate_reports_running_tasks_as_failed(trial: Trial) -> None:
     ),
 )
 def terminate_reports_queued_tasks_as_failed(trial: Trial) -> None:
-    """Tasks that are queued at ``terminate()`` are reported ``failed`` and never start.
+    """Tasks that are queued at ``terminate()`` are reported ``failed`` and never start.  Workers that are not
+    the executor's own may run them; they are then reported with their own outcome.
 
     Why: the scheduler waits for the outcome of every accepted task, and nothing may start during a shutdown.
     Likely causes: the queue is dropped; a slot that becomes free during ``terminate()`` is filled from the
@@ -137,7 +141,9 @@ def terminate_reports_queued_tasks_as_failed(trial: Trial) -> None:
     Origin: the contract; apache/airflow#19769.
     """
     subject, _, queued = _terminated_at_work(trial)
-    expect_reported_as_failed(trial, subject, queued, "queued")
+    _expect_reported(trial, subject, queued, "queued")
+    if not trial.can(Capability.OWN_WORKERS):
+        return
     started = [probe for probe in queued if probe.started]
     expect(not started, expected="queued tasks not to start at terminate()", actual=f"{len(started)} started")
 
@@ -237,6 +243,7 @@ def terminate_keeps_uncollected_outcomes(trial: Trial) -> None:
 @should(
     needs=(
         Observation.LOCAL_PROCESSES,
+        Capability.OWN_WORKERS,
         Capability.TERMINATE,
     ),
     after=("shutdown.terminate-kills-running-tasks",),
@@ -263,7 +270,7 @@ def terminate_kills_children_of_tasks(trial: Trial) -> None:
 
 
 @must(
-    needs=(Observation.LOCAL_PROCESSES, Capability.TERMINATE),
+    needs=(Observation.LOCAL_PROCESSES, Capability.OWN_WORKERS, Capability.TERMINATE),
     after=(
         "shutdown.terminate-reports-running-tasks-as-failed",
         "shutdown.terminate-kills-running-tasks",
@@ -304,6 +311,8 @@ def terminate_does_not_wait_for_daemons(trial: Trial) -> None:
 def _terminated_at_work(trial: Trial) -> tuple[Subject, list[Probe], list[Probe]]:
     """An executor that was terminated while tasks that never end had all slots, and two were queued.
 
+    If the workers are not its own, the tasks may end now.
+
     :returns: the executor, the running tasks and the queued tasks.
     """
     slots = trial.slots(2)
@@ -314,6 +323,8 @@ def _terminated_at_work(trial: Trial) -> tuple[Subject, list[Probe], list[Probe]
     subject.await_started(*running)
     subject.pump()
     subject.terminate()
+    if not trial.can(Capability.OWN_WORKERS):
+        gate.open()
     return subject, running, queued
 
 
@@ -360,12 +371,35 @@ def _pids(probes: list[Probe]) -> list[int]:
     return [run.pid for probe in probes for run in probe.runs]
 
 
+def _expect_reported(trial: Trial, subject: Subject, probes: list[Probe], state: str) -> None:
+    """Check that each of these tasks is reported ``failed`` after ``terminate()``; if the workers are not the
+    executor's own, that it is reported, and ``success`` only if it has ended.
+
+    :param state: describes them, for the messages.
+    """
+    if trial.can(Capability.OWN_WORKERS):
+        expect_reported_as_failed(trial, subject, probes, state)
+        return
+    _expect_terminal_events(trial, subject, probes, state)
+    for probe in probes:
+        expect(
+            probe.finished or subject.outcome(probe) == FAILED,
+            expected=f"{FAILED!r} for a task that was {state} at terminate() and has not ended",
+            actual=subject.describe([probe]),
+        )
+
+
 def expect_reported_as_failed(trial: Trial, subject: Subject, probes: list[Probe], state: str) -> None:
     """Check that each of these tasks is reported ``failed`` after ``terminate()``.
 
     :param state: describes them, for the messages.
     """
+    _expect_terminal_events(trial, subject, probes, state)
+    for probe in probes:
+        subject.expect_outcome(probe, FAILED, f"a task that was {state} at terminate()")
 
+
+def _expect_terminal_events(trial: Trial, subject: Subject, probes: list[Probe], state: str) -> None:
     def collect() -> None:
         # Either terminate() or the next pump collects the outcomes, and that pump may also be rejected.
         subject.drain()
@@ -378,5 +412,3 @@ def expect_reported_as_failed(trial: Trial, subject: Subject, probes: list[Probe
         actual=lambda: subject.describe(probes),
         pump=collect,
     )
-    for probe in probes:
-        subject.expect_outcome(probe, FAILED, f"a task that was {state} at terminate()")
