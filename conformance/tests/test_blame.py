@@ -250,6 +250,16 @@ END = "shutdown.end-leaves-no-worker"
 SUBMIT = "states.submit-does-not-block"
 
 
+@pytest.mark.parametrize(("backlog", "blocked"), [(0.0, False), (1.5, True)])
+def test_a_bounded_queue_does_not_explain_a_hang_with_an_empty_one(backlog: float, blocked: bool) -> None:
+    full = replace(HUNG, hung_call=Call.EXECUTE_ASYNC, hung_backlog=1.0)
+    hung = replace(full, hung_backlog=backlog)
+    step, asked = decide("faults.survives-process-exhaustion", hung, {SUBMIT: full})
+    assert SUBMIT in asked
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == (SUBMIT if blocked else "")
+
+
 @pytest.mark.parametrize(
     ("hangs", "blamed"),
     [

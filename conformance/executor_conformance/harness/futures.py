@@ -31,6 +31,7 @@ def submit_call(
 
 def submit_probe(subject: Subject, probe: Probe) -> AnyFuture:
     """``submit()`` of a task of the suite; see :func:`submit_call`."""
+    subject.note_gates(probe)
     return submit_call(subject, probe.work.function)
 
 

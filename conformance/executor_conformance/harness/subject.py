@@ -81,9 +81,16 @@ class Subject:
 
     @contextlib.contextmanager
     def _submitting(self, probe: Probe) -> Iterator[None]:
-        self._closed_gates.update(probe.gates)  # before the call: a synchronous executor runs the task there
+        self.note_gates(probe)
         yield
         self.submitted.append(probe)
+
+    def note_gates(self, probe: Probe) -> None:
+        """Remember which gates the task waits at.
+
+        Call this before the task is submitted: a synchronous executor runs it then.
+        """
+        self._closed_gates.update(probe.gates)
 
     def note_future(self, future: Any) -> None:
         """Count a call that was submitted without the driver."""
@@ -99,7 +106,7 @@ class Subject:
         """
         calls = sum(not Future.done(future) for future in self._futures)
         self._closed_gates = {gate for gate in self._closed_gates if not gate.is_open}
-        if not calls and not self._closed_gates:
+        if not self._closed_gates:
             return 0.0
         return max(len(self.submitted) - self.reported.ended + calls, 1) / self._slots
 

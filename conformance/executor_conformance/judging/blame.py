@@ -59,7 +59,7 @@ _RAISED_WITHOUT_A_METHOD = ("AttributeError", "TypeError", "")
 INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
 
 #: Rules whose hangs are no reason to avoid a call elsewhere: one that comes now and then, and those of a host
-#: that runs out of something.
+#: that runs out of something.  A queue that is full elsewhere does not explain them, either.
 _SPECIAL_HANGS = frozenset(
     {
         INTERMITTENT_HANG_RULE,
@@ -283,6 +283,8 @@ class Blame:
         if other.failure_mode is None:
             return finding.failure_mode in (FailureMode.CLOSED, FailureMode.STALLED, *_WRONG_EVENTS)
         if other.raised and finding.raised and other.raised != finding.raised:
+            return False
+        if rule.id in _SPECIAL_HANGS and other.hung_backlog > finding.hung_backlog:  # no queue was full
             return False
         return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
 

@@ -8,12 +8,27 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from executor_conformance.harness.futures import await_done, columns_of, result_or_error, submit_call
+from executor_conformance.harness.futures import (
+    AnyFuture,
+    await_done,
+    columns_of,
+    result_or_error,
+    submit_call,
+)
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import task as probe_module
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
+
+#: Description of a callable -> the callable, its arguments and its result.
+_CALLABLES: dict[str, tuple[Callable[..., Any], tuple[object, ...], object]] = {
+    "a builtin function": (abs, (-1,), 1),
+    "a builtin function that has no signature": (max, (1, 2), 2),
+    "a class": (int, ("3",), 3),
+    "a bound method": ("a b".split, (), ["a", "b"]),
+    "an object with a __call__()": (operator.itemgetter(1), ("xyz",), "y"),
+}
 
 
 @must(needs=(Capability.CALLS,))
@@ -28,6 +43,34 @@ def submit_passes_args_and_kwargs(trial: Trial) -> None:
     """
     name_of_a_file = os.fsdecode(b"not UTF-8: \xff")
     _expect_arguments_to_arrive(trial, ("one", 2, [3], name_of_a_file), {"four": 4, "five": None})
+
+
+@must(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
+def submit_accepts_every_kind_of_callable(trial: Trial) -> None:
+    """``submit()`` accepts not only functions: also builtins, classes, bound methods and objects with a
+    ``__call__()``.
+
+    Why: all of them are callables, and in other executors they work.
+    Likely causes: ``submit()`` inspects the signature, which many builtins do not have; it uses an attribute
+    that only functions have, such as ``__name__`` or ``__code__``.
+    Origin: concurrent.futures.Executor.submit(fn, /, *args, **kwargs); executorlib 1.11.0 rejects
+    ``time.sleep``; natcap/taskgraph#83 (``__name__``).
+    """
+    subject = trial.started(parallelism=2, slots=1)
+    futures: dict[str, AnyFuture] = {}
+    for what, (function, arguments, _) in _CALLABLES.items():
+        rejection = subject.rejection(
+            lambda: futures.update({what: submit_call(subject, function, *arguments)})  # noqa: B023
+        )
+        expect(
+            rejection is None,
+            expected=f"submit() to accept {what} ({function!r:.60})",
+            actual=f"it raised {rejection!r:.200}",
+        )
+    await_done(subject, futures)
+    for what, (_, _, result) in _CALLABLES.items():
+        found = result_or_error(subject, futures[what])
+        expect(found == result, expected=f"{result!r} as the result of {what}", actual=f"{found!r:.200}")
 
 
 @should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
@@ -78,7 +121,13 @@ def map_returns_results_in_order(trial: Trial) -> None:
     expect(results == expected, expected=f"the results {expected}", actual=repr(results)[:200])
 
 
-@should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
+@should(
+    needs=(Capability.CALLS,),
+    after=(
+        "interface.submit-passes-args-and-kwargs",
+        "interface.submit-accepts-every-kind-of-callable",
+    ),
+)
 def exception_type_and_args_are_preserved(trial: Trial) -> None:
     """``Future.exception()`` has the type and the arguments of the exception that the call raised.
 
