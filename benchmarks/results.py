@@ -44,6 +44,7 @@ class Subject:
     :param variables: environment variables that select its mode.
     :param plugins: pytest plugins that it needs, such as one that lends it a server.
     :param causes: the page with whose causes its own begin.
+    :param since: the first version of Python that has it; an older one leaves its page as it is.
     """
 
     page: str
@@ -53,6 +54,7 @@ class Subject:
     variables: tuple[tuple[str, str], ...] = ()
     plugins: tuple[str, ...] = ()
     causes: str = ""
+    since: tuple[int, int] = (3, 10)
 
 
 SUBJECTS = (
@@ -60,6 +62,13 @@ SUBJECTS = (
     Subject("reference-async", "reference `AsyncExecutor`", "executor_reference:AsyncExecutor"),
     Subject("thread-pool", "`ThreadPoolExecutor`", "concurrent.futures:ThreadPoolExecutor"),
     Subject("process-pool", "`ProcessPoolExecutor`", "concurrent.futures:ProcessPoolExecutor"),
+    Subject(
+        "interpreter-pool",
+        "`InterpreterPoolExecutor` of Python 3.14",
+        "concurrent.futures:InterpreterPoolExecutor",
+        causes="thread-pool",
+        since=(3, 14),
+    ),
     Subject("loky", "loky 3.7.0", "loky:ProcessPoolExecutor", environment="pools"),
     Subject(
         "multiprocessing-pool",
@@ -250,6 +259,9 @@ def main() -> int:
     unexplained = []
     for subject in SUBJECTS:
         if options.names and subject.page not in options.names:
+            continue
+        if sys.version_info < subject.since:
+            print(f"{subject.page}: needs Python {'.'.join(map(str, subject.since))}", flush=True)
             continue
         python = _interpreter(subject.environment, options.environments)
         began = time.monotonic()
