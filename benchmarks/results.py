@@ -126,6 +126,7 @@ SUBJECTS = (
         "bounded-pool-executor 0.0.3 `BoundedProcessPoolExecutor`",
         "bounded_pool_executor:BoundedProcessPoolExecutor",
         environment="pools",
+        causes="process-pool",
     ),
     Subject("mpire", "mpire 2.10.2 `WorkerPool`", "fixtures.peers.mpire_pool:MpirePool", environment="pools"),
     Subject(

@@ -77,7 +77,7 @@ def _with_each_idle_worker(trial: Trial) -> Iterator[tuple[Subject, int]]:
 
 
 @must(
-    needs=(Observation.LOCAL_PROCESSES,),
+    needs=(Observation.LOCAL_PROCESSES, Capability.OWN_WORKERS),
     after=("faults.survives-the-death-of-an-idle-worker", "faults.submit-survives-a-worker-death"),
 )
 def start_survives_a_worker_death(trial: Trial) -> None:

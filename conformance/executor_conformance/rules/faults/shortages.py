@@ -23,6 +23,8 @@ from executor_conformance.verdicts import NotApplicable, expect
 _FD_SETSIZE = 1024
 #: The limit of open descriptors that leaves room for those of the executor.
 _ROOM_FOR_DESCRIPTORS = 2048
+#: Of an executor that lives through a shortage.
+_SLOTS = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Ex
     subject.run(first)  # so that what the executor creates for its first task exists
     if subject.outcome(first) != SUCCESS:
         raise NotApplicable(f"a task failed before the shortage began: {subject.info(first)!r:.160}")
+    # With one of three slots taken, a worker has to be started during the shortage, whether the executor
+    # starts one for each task or only if none is idle.
+    gate = trial.gate()
+    busy = trial.probes(min(trial.slots_up_to(2) - 1, 1), gate.step)
+    subject.submit(*busy)
+    subject.await_started(*busy)
     probes = trial.probes(4)
     errors = []
 
@@ -65,10 +73,15 @@ def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Ex
         )
     finally:
         shortage.relieve()
+    gate.open()
+    was_running = f"a task that was running during a shortage of {shortage.what}"
+    for probe in busy:
+        await_outcome(subject, probe, was_running)
+        subject.expect_outcome(probe, SUCCESS, was_running)
     accepted = [probe for probe, rejection in zip(probes, rejections, strict=True) if rejection is None]
     for probe in accepted:
         await_outcome(subject, probe, f"a task that was accepted during a shortage of {shortage.what}")
-    expect_capacity(trial, subject, 2, f"after a shortage of {shortage.what}")
+    expect_capacity(trial, subject, _SLOTS, f"after a shortage of {shortage.what}")
     for probe in probes:
         expect(
             len(probe.runs) <= (probe in accepted),
@@ -159,7 +172,7 @@ def survives_file_descriptor_exhaustion(trial: Trial) -> None:
     cannot be watched; the error propagates out of ``sync()``.
     Origin: apache/airflow#28328; apache/airflow#56641.
     """
-    _live_through(trial, trial.started(parallelism=2, slots=1), no_descriptors())
+    _live_through(trial, trial.started(_SLOTS, slots=1), no_descriptors())
 
 
 @must(
@@ -184,7 +197,7 @@ def survives_process_exhaustion(trial: Trial) -> None:
     Origin: apache/airflow#28328; apache/airflow#1157.
     """
     shortage = _no_processes(trial)
-    _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
+    _live_through(trial, trial.started(_SLOTS, slots=1), shortage)
 
 
 @should(
@@ -203,11 +216,11 @@ def sync_survives_resource_exhaustion(trial: Trial) -> None:
     replaced while results are collected.
     Origin: apache/airflow#28328; apache/airflow#32045 (an error that stops the scheduler).
     """
-    subject = trial.started(parallelism=2, slots=1)
+    subject = trial.started(_SLOTS, slots=1)
     errors = _live_through(trial, subject, no_descriptors())
     with contextlib.suppress(NotApplicable):
         shortage = _no_processes(trial)
-        errors += _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
+        errors += _live_through(trial, trial.started(_SLOTS, slots=1), shortage)
     expect(
         not errors,
         expected=f"{trial.target.adapter.name_of(subject.driver.pump_call)} not to raise during a shortage",
@@ -228,7 +241,7 @@ def survives_a_full_disk(trial: Trial) -> None:
     directory = tempfile.gettempdir()
     if not private_disk(directory, 1 << 16):
         raise NotApplicable("the suite may not mount a small file system here to fill it")
-    subject = trial.started(parallelism=2, slots=1)
+    subject = trial.started(_SLOTS, slots=1)
     filler = os.path.join(directory, "filler")
 
     def fill() -> None:
