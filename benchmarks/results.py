@@ -348,10 +348,11 @@ def _judge(subject: Subject, python: str, causes: Mapping[str, str]) -> list[str
         rules = json.loads(report.read_text(encoding="utf-8"))["rules"]
         failed = [rule["id"] for rule in rules if rule["verdict"] == "failed" and rule["level"] == "must"]
         text = written.read_text(encoding="utf-8") + "\n".join(_section_of_causes(failed, causes))
-        prefix = Path(python).parents[1]
+        prefix, base = Path(python).parents[1], Path(python).resolve().parents[1]
         for place in (
             f"{prefix}/bin/",
             f"{prefix}/",
+            *([] if base == Path("/usr") else [f"{base}/"]),
             f"{folder}/",
             f"{REPOSITORY}/",
         ):  # paths of this machine

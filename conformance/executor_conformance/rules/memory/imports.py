@@ -97,9 +97,11 @@ def _measure_import(trial: Trial) -> _Cost:
         printed, imports = output.read(), errors.read()
     lines = [line for line in printed.splitlines() if line.startswith('["cost"')]
     if not lines:
-        raise NotApplicable(
-            f"a new interpreter cannot import and construct the executor: {imports.strip()[-200:]}"
-        )
+        messages = [
+            line for line in imports.splitlines() if line.strip() and not line.startswith("import time:")
+        ]
+        error = messages[-1] if messages else "it printed no error"  # the last line of a traceback
+        raise NotApplicable(f"a new interpreter cannot import and construct the executor: {error:.200}")
     _, import_s, construct_s, memory = json.loads(lines[-1])
     packages: dict[str, float] = {}
     for line in imports.splitlines():
