@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -175,12 +174,12 @@ class Host:
     def await_call(self, kind: str, or_next: bool = False) -> None:
         """In a process made by :meth:`meanwhile`: wait until the host is in this call.
 
-        :param or_next: it is the first call since then, and may have returned if the host is in a later one.
+        :param or_next: the call is the host's next one; if it returns at once, a later call will do.
         """
-        before = self._blackboard.calls + (1 if or_next else sys.maxsize)
+        made = self._blackboard.calls
         while True:
             call = self._blackboard.call()
-            if call is not None and (call.kind == kind or call.number > before):
+            if call is not None and (call.kind == kind or (or_next and call.number > made)):
                 return
             sleep(SHORTEST_NAP_S)
 

@@ -63,6 +63,11 @@ class Gate:
         return f"gate={self.path}"
 
     @property
+    def waiting_step(self) -> str:
+        """The same; the probe notes that it waits, and needs neither a file nor a module from then on."""
+        return f"wait={self.path}"
+
+    @property
     def is_open(self) -> bool:
         return self._descriptor >= 0
 
@@ -84,13 +89,14 @@ class ProbeFactory:
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
         self._numbers = itertools.count(1)
+        self._gate_numbers = itertools.count(1)
         self._gates: dict[str, Gate] = {}
         self.journal = Journal(os.path.join(scratch, "journal"))
 
     def gate(self) -> Gate:
         """A closed gate."""
-        gate = Gate(os.path.join(self._scratch, f"gate-{len(self._gates) + 1}"))
-        self._gates[gate.step] = gate
+        gate = Gate(os.path.join(self._scratch, f"gate-{next(self._gate_numbers)}"))
+        self._gates[gate.step] = self._gates[gate.waiting_step] = gate
         return gate
 
     def probe(self, *steps: str, key: TaskKey | None = None) -> Probe:

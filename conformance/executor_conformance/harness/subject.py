@@ -33,7 +33,7 @@ class Subject:
     ) -> None:
         self.trial = trial
         self._ready_s = trial.budgets.stop_s if ready_s is None else ready_s
-        self._slots = slots
+        self.slots = slots
         self._futures: WeakSet[Future[Any]] = WeakSet()
         self.driver = driver
         self.reported = EventHistory(trial.began_ns)
@@ -104,11 +104,11 @@ class Subject:
 
         A call may wait for tasks that end by themselves.
         """
-        calls = sum(not Future.done(future) for future in self._futures)
         self._closed_gates = {gate for gate in self._closed_gates if not gate.is_open}
         if not self._closed_gates:
             return 0.0
-        return max(len(self.submitted) - self.reported.ended + calls, 1) / self._slots
+        calls = sum(not Future.done(future) for future in self._futures)
+        return max(len(self.submitted) - self.reported.ended + calls, 1) / self.slots
 
     def sync(self) -> None:
         """``sync()`` itself."""
@@ -177,9 +177,9 @@ class Subject:
         """Whether it has an optional attribute of the contract."""
         return self._read(name) is not ABSENT
 
-    def can(self, capability: Capability) -> bool:
-        """Whether neither its family nor itself lacks the capability."""
-        return self.trial.can(capability) and capability not in self.driver.lacks
+    def can(self, *capabilities: Capability) -> bool:
+        """Whether neither its family nor itself lacks any of the capabilities."""
+        return all(self.trial.can(each) and each not in self.driver.lacks for each in capabilities)
 
     def runs_callables_outside_host(self) -> bool:
         """Whether callables run in other processes than the host, as argv commands do: one is run to see."""

@@ -58,11 +58,10 @@ _RAISED_WITHOUT_A_METHOD = ("AttributeError", "TypeError", "")
 #: Finds, each time, a hang that other rules meet now and then.
 INTERMITTENT_HANG_RULE = "shutdown.end-has-no-shutdown-race"
 
-#: Rules whose hangs are no reason to avoid a call elsewhere: one that comes now and then, and those of a host
-#: that runs out of something.  A queue that is full elsewhere does not explain them, either.
-_SPECIAL_HANGS = frozenset(
+#: Rules in which the host runs out of something.  Their hangs are no reason to avoid the call elsewhere, and
+#: a queue that is full elsewhere does not explain them.
+_SHORTAGES = frozenset(
     {
-        INTERMITTENT_HANG_RULE,
         "faults.survives-file-descriptor-exhaustion",
         "faults.survives-process-exhaustion",
         "faults.sync-survives-resource-exhaustion",
@@ -284,7 +283,7 @@ class Blame:
             return finding.failure_mode in (FailureMode.CLOSED, FailureMode.STALLED, *_WRONG_EVENTS)
         if other.raised and finding.raised and other.raised != finding.raised:
             return False
-        if rule.id in _SPECIAL_HANGS and other.hung_backlog > finding.hung_backlog:  # no queue was full
+        if rule.id in _SHORTAGES and other.hung_backlog > finding.hung_backlog:  # no queue was full
             return False
         return (other.failure_mode, other.hung_call) == (finding.failure_mode, finding.hung_call)
 
@@ -350,7 +349,8 @@ def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[
     """
     why = {}
     for call, rules in hangs.items():
-        counted = {rule: backlog for rule, backlog in rules.items() if rule not in _SPECIAL_HANGS}
+        special = {INTERMITTENT_HANG_RULE, *_SHORTAGES}
+        counted = {rule: backlog for rule, backlog in rules.items() if rule not in special}
         owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
         enough = 2 if owners else borne
         if len(counted) >= enough:

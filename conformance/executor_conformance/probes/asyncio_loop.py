@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import weakref
+from collections.abc import Callable
 
 from executor_conformance.probes.event_loop import Library, is_open
 
@@ -63,11 +64,12 @@ class _Asyncio(Library):
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def wait_at(self, gate: str) -> None:
+    async def wait_at(self, gate: str, opened: Callable[[], None] = lambda: None) -> None:
         loop = asyncio.get_running_loop()
         waiters = _GATES.get((loop, gate))
         if waiters is None:
             waiters = _GATES[loop, gate] = _Waiters(loop, gate)
+        opened()
         await waiters.wait()
 
     async def wait_alone(self) -> None:

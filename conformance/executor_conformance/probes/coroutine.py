@@ -33,7 +33,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from executor_conformance.probes.event_loop import Library
-from executor_conformance.probes.steps import ENDINGS, STEPS, note
+from executor_conformance.probes.steps import ENDINGS, STEPS, WAITING, note
 from executor_conformance.probes.task import begin
 from executor_conformance.probes.transport import record
 
@@ -94,6 +94,10 @@ async def _clean_up(journal: str, probe: str, run_id: str) -> None:
 
 async def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
     await library().wait_at(value)
+
+
+async def _wait(journal: str, probe: str, run_id: str, value: str) -> None:
+    await library().wait_at(value, lambda: note(journal, probe, run_id, WAITING))
 
 
 async def _nap(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -171,6 +175,7 @@ def _waited_for_processor_s() -> float:
 _Step = Callable[[str, str, str, str], Coroutine[Any, Any, None]]
 _STEPS: dict[str, _Step] = {
     "gate": _gate,
+    "wait": _wait,
     "nap": _nap,
     "block": _block,
     "yield": _yield,

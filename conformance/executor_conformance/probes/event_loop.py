@@ -6,6 +6,7 @@ import abc
 import array
 import fcntl
 import termios
+from collections.abc import Callable
 
 
 class Library(abc.ABC):
@@ -21,8 +22,8 @@ class Library(abc.ABC):
         """Sleep; other tasks go on meanwhile."""
 
     @abc.abstractmethod
-    async def wait_at(self, gate: str) -> None:
-        """Wait until the gate is open."""
+    async def wait_at(self, gate: str, opened: Callable[[], None] = lambda: None) -> None:
+        """Open the FIFO of a gate, call ``opened``, and wait until the gate is open."""
 
     @abc.abstractmethod
     async def wait_alone(self) -> None:

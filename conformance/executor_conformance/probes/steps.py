@@ -4,6 +4,7 @@ A step is ``name`` or ``name=value``:
 
 ====================== ==============================================================================
 ``gate=PATH``       wait until the FIFO at PATH has a writer (the test opens the gate)
+``wait=PATH``       the same, and record the note ``waiting`` when nothing has to be opened or imported for it
 ``nap=SECONDS``     sleep
 ``exit=N``          raise ``SystemExit(N)``; ``exit=none`` and ``exit=text`` are its other forms
 ``_exit=N``         ``os._exit(N)``
@@ -32,7 +33,8 @@ A step is ``name`` or ``name=value``:
 ``terminal``        record whether it has a terminal
 ``thread``          record whether it runs in the main thread of its process
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
-``collect``         collect garbage, and record the KiB of private memory that the process has then
+``collect``         collect garbage, and record the KiB of private memory that the process has then;
+                    ``collect=if enabled`` collects nothing if the process has disabled the collection
 ``random``          record what ``random_values`` returns
 ``pad=TEXT``        nothing: TEXT makes the command long
 ====================== ==============================================================================
@@ -42,14 +44,20 @@ import os
 import sys
 import time
 
-from executor_conformance.probes.transport import record, wait_at
+from executor_conformance.probes.transport import record, wait_at, wait_at_opened
 
+#: The note of a task that needs nothing more until its gate is open.
+WAITING = "waiting"
 #: The name of the signal handlers that a rule installs in the host.
 HOST_HANDLER = "_executor_conformance_handler"
 
 
 def _gate(journal: str, probe: str, run_id: str, value: str) -> None:
     wait_at(value)
+
+
+def _wait(journal: str, probe: str, run_id: str, value: str) -> None:
+    wait_at_opened(value, lambda: note(journal, probe, run_id, WAITING))
 
 
 def _nap(journal: str, probe: str, run_id: str, value: str) -> None:
@@ -299,7 +307,8 @@ def _ancestors(journal: str, probe: str, run_id: str, value: str) -> None:
 def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
     import gc
 
-    gc.collect()
+    if value != "if enabled" or gc.isenabled():
+        gc.collect()
     # A process can read its own file even if no other process may.
     with open("/proc/self/smaps_rollup") as file:
         private = [int(line.split()[1]) for line in file if line.startswith("Private_")]
@@ -327,6 +336,7 @@ def _pad(journal: str, probe: str, run_id: str, value: str) -> None:
 
 STEPS = {
     "gate": _gate,
+    "wait": _wait,
     "nap": _nap,
     "ignore": _ignore,
     "child": _child,

@@ -9,6 +9,10 @@ by tabs.
 import os
 import time
 
+TYPE_CHECKING = False  # typing would take longer to import than this module
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _monotonic_ns = time.monotonic_ns
 
 
@@ -29,3 +33,15 @@ def append(path: str, text: str) -> None:
 def wait_at(gate: str) -> None:
     """Block until somebody holds the FIFO open for writing."""
     os.close(os.open(gate, os.O_RDONLY))
+
+
+def wait_at_opened(gate: str, opened: "Callable[[], None]") -> None:
+    """The same, but open the FIFO first, and call ``opened`` before waiting."""
+    import select
+
+    descriptor = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        opened()
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from typing import Any
 
 from executor_conformance.probes.event_loop import Library, is_open
@@ -19,9 +20,10 @@ class Trio(Library):
     async def sleep(self, seconds: float) -> None:
         await self._trio.sleep(seconds)
 
-    async def wait_at(self, gate: str) -> None:
+    async def wait_at(self, gate: str, opened: Callable[[], None] = lambda: None) -> None:
         descriptor = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
         try:
+            opened()
             await self._trio.lowlevel.wait_readable(descriptor)
             if not is_open(descriptor):
                 await self._trio.sleep_forever()

@@ -205,9 +205,7 @@ class Performance:
             for task in self._tasks:
                 self._release(task)
             if not self._ended_by:
-                finishes = all(
-                    map(self._subject.can, (Capability.FINISHES_QUEUED_WORK, Capability.OWN_WORKERS))
-                )
+                finishes = self._subject.can(Capability.FINISHES_QUEUED_WORK, Capability.OWN_WORKERS)
                 self._await_events(
                     self._rule_for_a_missing_event, self._subject.pump, but=_LEFT_FOR_END if finishes else 0
                 )
@@ -215,7 +213,7 @@ class Performance:
 
     def _do_terminate(self, step: Step) -> None:
         # Workers that are not the executor's own may go on, and these tasks would wait at their gates.
-        if self._subject.can(Capability.TERMINATE) and self._subject.can(Capability.OWN_WORKERS):
+        if self._subject.can(Capability.TERMINATE, Capability.OWN_WORKERS):
             self._log(step.describe(""))
             self._close("terminate", self._subject.terminate)
 

@@ -74,7 +74,7 @@ def async_support_is_declared(trial: Trial) -> None:
     """
     subject = trial.started(parallelism=2, slots=1)
     _skip_family_without_coroutines(trial)
-    if subject.can(Capability.ASYNC) and subject.can(Capability.COROUTINE):
+    if subject.can(Capability.ASYNC, Capability.COROUTINE):
         raise NotApplicable("it declares both")
     probes = trial.probes(2, "loop", "nap=0.05")
     for probe in probes:

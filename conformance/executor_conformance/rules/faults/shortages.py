@@ -7,24 +7,24 @@ import os
 import resource
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from executor_conformance.contract import SUCCESS
 from executor_conformance.harness import processes
 from executor_conformance.harness.linux import obey_process_limits, private_disk
+from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.probes.steps import WAITING
 from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity
-from executor_conformance.verdicts import NotApplicable, expect
+from executor_conformance.verdicts import Inconclusive, NotApplicable, expect
 
 #: ``select()`` takes descriptors below this number.
 _FD_SETSIZE = 1024
 #: The limit of open descriptors that leaves room for those of the executor.
 _ROOM_FOR_DESCRIPTORS = 2048
-#: Of an executor that lives through a shortage.
-_SLOTS = 3
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,32 @@ class Shortage:
     relieve: Callable[[], None]
 
 
-def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Exception]:
+def _live_through_all(trial: Trial, shortage: Callable[[], Shortage]) -> None:
+    """:func:`_live_through` a shortage twice: with all workers idle, and with one of them busy."""
+    for busy in range(trial.slots_up_to(2)):
+        begun = shortage()
+        _live_through(trial, trial.started(2 + busy, slots=1), begun, busy)
+
+
+def _live_through(trial: Trial, subject: Subject, shortage: Shortage, busy: int = 0) -> list[Exception]:
     """Submit tasks and pump during the shortage; the errors that the pumping raised.
 
     Each task is rejected, or has a terminal event when the shortage is over; then everything works as before.
+
+    :param subject: has ``2 + busy`` slots.
+    :param busy: how many tasks run all the time.  With one, a worker has to be started during the shortage,
+        whether the executor starts one for each task or only if none is idle.
     """
     first = trial.probe()
     subject.run(first)  # so that what the executor creates for its first task exists
     if subject.outcome(first) != SUCCESS:
         raise NotApplicable(f"a task failed before the shortage began: {subject.info(first)!r:.160}")
-    # With one of three slots taken, a worker has to be started during the shortage, whether the executor
-    # starts one for each task or only if none is idle.
     gate = trial.gate()
-    busy = trial.probes(min(trial.slots_up_to(2) - 1, 1), gate.step)
-    subject.submit(*busy)
-    subject.await_started(*busy)
-    probes = trial.probes(2)  # as many as there are free slots: submit() may be bounded
+    running = trial.probes(busy, gate.waiting_step)
+    subject.submit(*running)
+    subject.await_started(*running)
+    _await_waiting(trial, subject, running)
+    probes = trial.probes(2 if running else 4)  # submit() may block if tasks that cannot end have all slots
     errors = []
 
     def pump() -> None:
@@ -75,13 +85,13 @@ def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Ex
         shortage.relieve()
     gate.open()
     was_running = f"a task that was running during a shortage of {shortage.what}"
-    for probe in busy:
+    for probe in running:
         await_outcome(subject, probe, was_running)
         subject.expect_outcome(probe, SUCCESS, was_running)
     accepted = [probe for probe, rejection in zip(probes, rejections, strict=True) if rejection is None]
     for probe in accepted:
         await_outcome(subject, probe, f"a task that was accepted during a shortage of {shortage.what}")
-    expect_capacity(trial, subject, _SLOTS, f"after a shortage of {shortage.what}")
+    expect_capacity(trial, subject, 2 + busy, f"after a shortage of {shortage.what}")
     for probe in probes:
         expect(
             len(probe.runs) <= (probe in accepted),
@@ -89,6 +99,14 @@ def _live_through(trial: Trial, subject: Subject, shortage: Shortage) -> list[Ex
             actual=f"{subject.describe([probe])}; it was {'accepted' if probe in accepted else 'rejected'}",
         )
     return errors
+
+
+def _await_waiting(trial: Trial, subject: Subject, running: Sequence[Probe]) -> None:
+    """Wait until the probes have opened what they need: the shortage must not hit the suite's own code."""
+    if not trial.wait_for(
+        lambda: all(WAITING in probe.runs[0].notes for probe in running), pump=subject.pump, patient=True
+    ):
+        raise Inconclusive(f"a task does not get as far as its gate: {subject.describe(running)}")
 
 
 def no_descriptors(free: int = 0) -> Shortage:
@@ -116,8 +134,14 @@ def no_descriptors(free: int = 0) -> Shortage:
     return Shortage("file descriptors", begin, relieve)
 
 
-def _no_processes(trial: Trial) -> Shortage:
-    """Call this before the executor is started: its processes inherit the limit."""
+def no_processes(trial: Trial, free: int = 0) -> Shortage:
+    """A shortage of processes.
+
+    Call this before the executor is started: its processes inherit the limit.  Other processes use it up, so
+    the shortage ends for those that were started meanwhile, too.
+
+    :param free: how many are left.
+    """
     if not obey_process_limits():
         raise NotApplicable("the suite runs as root, and cannot drop root's exemption from the process limit")
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
@@ -128,6 +152,8 @@ def _no_processes(trial: Trial) -> Shortage:
         with contextlib.suppress(OSError):
             while True:
                 fillers.append(trial.host.meanwhile(signal.pause))
+        for _ in range(min(free, len(fillers))):
+            trial.host.kill_own(fillers.pop())
 
     def relieve() -> None:
         for pid in fillers:
@@ -172,7 +198,7 @@ def survives_file_descriptor_exhaustion(trial: Trial) -> None:
     cannot be watched; the error propagates out of ``sync()``.
     Origin: apache/airflow#28328; apache/airflow#56641.
     """
-    _live_through(trial, trial.started(_SLOTS, slots=1), no_descriptors())
+    _live_through_all(trial, no_descriptors)
 
 
 @must(
@@ -196,8 +222,7 @@ def survives_process_exhaustion(trial: Trial) -> None:
     before ``fork()`` failed; the slot stays taken.
     Origin: apache/airflow#28328; apache/airflow#1157.
     """
-    shortage = _no_processes(trial)
-    _live_through(trial, trial.started(_SLOTS, slots=1), shortage)
+    _live_through_all(trial, lambda: no_processes(trial))
 
 
 @should(
@@ -216,11 +241,11 @@ def sync_survives_resource_exhaustion(trial: Trial) -> None:
     replaced while results are collected.
     Origin: apache/airflow#28328; apache/airflow#32045 (an error that stops the scheduler).
     """
-    subject = trial.started(_SLOTS, slots=1)
+    subject = trial.started(parallelism=2, slots=1)
     errors = _live_through(trial, subject, no_descriptors())
     with contextlib.suppress(NotApplicable):
-        shortage = _no_processes(trial)
-        errors += _live_through(trial, trial.started(_SLOTS, slots=1), shortage)
+        shortage = no_processes(trial)
+        errors += _live_through(trial, trial.started(parallelism=2, slots=1), shortage)
     expect(
         not errors,
         expected=f"{trial.target.adapter.name_of(subject.driver.pump_call)} not to raise during a shortage",
@@ -241,7 +266,7 @@ def survives_a_full_disk(trial: Trial) -> None:
     directory = tempfile.gettempdir()
     if not private_disk(directory, 1 << 16):
         raise NotApplicable("the suite may not mount a small file system here to fill it")
-    subject = trial.started(_SLOTS, slots=1)
+    subject = trial.started(parallelism=2, slots=1)
     filler = os.path.join(directory, "filler")
 
     def fill() -> None:

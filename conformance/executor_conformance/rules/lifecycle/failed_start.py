@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import resource
-
 from executor_conformance.contract import Call
-from executor_conformance.harness import processes
 from executor_conformance.harness.linux import obey_process_limits
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import should
-from executor_conformance.rules.faults.shortages import Shortage, no_descriptors
+from executor_conformance.rules.faults.shortages import Shortage, no_descriptors, no_processes
 from executor_conformance.rules.shutdown.leftovers import expect_workers_gone
 
 #: More workers than what is left suffices for, and fewer than would slow down the rule.
@@ -41,7 +37,7 @@ def a_failed_start_leaves_no_worker(trial: Trial) -> None:
     """
     _start_and_end(trial, no_descriptors(_FREE_DESCRIPTORS))
     if obey_process_limits():
-        _start_and_end(trial, _few_processes())
+        _start_and_end(trial, no_processes(trial, _FREE_PROCESSES))
 
 
 def _start_and_end(trial: Trial, shortage: Shortage) -> None:
@@ -64,13 +60,3 @@ def _start_and_end(trial: Trial, shortage: Shortage) -> None:
         f"{'a failed start' if error else 'a start'} during a shortage of {shortage.what}, and "
         f"{trial.target.adapter.name_of(Call.END)}" + (f" (the error was {error!r:.100})" if error else ""),
     )
-
-
-def _few_processes() -> Shortage:
-    before = resource.getrlimit(resource.RLIMIT_NPROC)
-
-    def begin() -> None:
-        limit = processes.threads_of_user(os.getuid()) + _FREE_PROCESSES
-        resource.setrlimit(resource.RLIMIT_NPROC, (limit, before[1]))
-
-    return Shortage("processes", begin, lambda: resource.setrlimit(resource.RLIMIT_NPROC, before))

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from executor_conformance.harness.memory import footprint, held_outside_host
+from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must, should
@@ -30,12 +31,13 @@ _BLOCKS_LEAKED_PER_TASK, _BLOCK_NOISE = 0.25, 30
     turn="alone",
 )
 def worker_memory_stops_growing(trial: Trial) -> None:
-    """The total memory of all workers stops growing within 1,000 tasks.
+    """The total memory of all workers stops growing within 1,000 tasks, apart from garbage that a worker has
+    yet to collect.
 
     Why: workers live for weeks, and what each task leaves in them adds up until the kernel's out-of-memory
     killer ends a process.
     Likely causes: results or arguments are kept; modules are imported again for each task; a log handler is
-    added for each task.
+    added for each task; workers disable garbage collection.
     Origin: apache/airflow#56641; apache/airflow#62212; apache/airflow#68875.
     """
 
@@ -50,7 +52,21 @@ def worker_memory_stops_growing(trial: Trial) -> None:
             each.shared_memory for each in found
         )
 
-    expect_memory_stops_growing(partial(trial.started, slots=1), "the workers", worker_memory)
+    expect_memory_stops_growing(
+        partial(trial.started, slots=1), "the workers", worker_memory, _collect_in_all_workers
+    )
+
+
+def _collect_in_all_workers(subject: Subject) -> None:
+    """Run a task in every worker that collects its garbage, unless the worker has disabled the collection."""
+    trial = subject.trial
+    gate = trial.gate()
+    probes = trial.probes(subject.slots, "collect=if enabled", gate.step)
+    subject.submit(*probes)
+    trial.wait_for(lambda: all(probe.runs and probe.runs[0].notes for probe in probes), pump=subject.pump)
+    gate.open()
+    subject.await_terminal(*probes)
+    subject.forget()
 
 
 @must(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from executor_conformance.contract import SUCCESS
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.processes import Process
 from executor_conformance.harness.subject import Subject
@@ -61,9 +62,10 @@ def expect_workers_gone(trial: Trial, after: str) -> None:
 def expect_finished(trial: Trial, subject: Subject, probes: list[Probe], expected: str) -> None:
     """Each of these tasks must have finished now that ``end()`` has returned.
 
-    Workers that are not the executor's own may finish them later; they must then be reported as usual.
+    Workers that are not the executor's own may finish them later, but then they have to be reported, too.
     """
-    if not trial.can(Capability.OWN_WORKERS):
+    own = trial.can(Capability.OWN_WORKERS)
+    if not own:
         trial.wait_for(
             lambda: all(probe.finished and subject.outcome(probe) for probe in probes),
             pump=lambda: pump_stopped(subject),
@@ -75,6 +77,8 @@ def expect_finished(trial: Trial, subject: Subject, probes: list[Probe], expecte
         expected=expected,
         actual=f"{len(unfinished)} did not; {subject.describe(unfinished)}",
     )
+    for probe in [] if own else probes:
+        subject.expect_outcome(probe, SUCCESS, "a task that ended after the executor had been stopped")
 
 
 def pump_stopped(subject: Subject) -> None:
