@@ -36,7 +36,8 @@ def no_leak_across_start_end_cycles(trial: Trial) -> None:
     Why: leaks add up in a host that runs for months, and in every test suite that starts many executors.
     Likely causes: a queue, pipe or pool is not closed, or only if it was used; a manager is not shut down; a
     semaphore is not unlinked; each start creates a log file.
-    Origin: apache/airflow#58365; apache/airflow#56641; apache/airflow#55768.
+    Origin: apache/airflow#58365; apache/airflow#56641; apache/airflow#55768; celery/billiard#282 (four
+    descriptors for each pool that was closed and joined).
     """
     _expect_no_growth(trial, lambda: _start_work_and_end(trial), "start, work and end")
 
