@@ -122,7 +122,8 @@ def test_an_invalid_program_is_rejected(data: dict[str, Any], hint: str) -> None
 
 
 def test_a_failing_program_is_reported_saved_and_replayed(judge: Command) -> None:
-    judged = judge(f"--executor={BROKEN}", "-k", RULE, "--conformance-programs=200")
+    # With this seed, one of the first programs tries a task three times.
+    judged = judge(f"--executor={BROKEN}", "-k", RULE, "--conformance-programs=200", "--conformance-seed=2")
     assert list(judged.rules("failed")) == [RULE], judged.output
     assert "submit a retry of task 1" in judged.output
     assert "pytest --replay=replay-random-sequences-keep-every-invariant.json" in judged.output

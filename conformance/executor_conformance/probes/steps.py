@@ -413,6 +413,20 @@ class Fatal(BaseException):
     """Not a subclass of ``Exception``."""
 
 
+class Falsy(Exception):
+    """Its ``bool()`` is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class WithoutItems(Exception):
+    """Its ``len()`` is 0, so its ``bool()`` is false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _end_by_recursion(value: str) -> None:
     _end_by_recursion(value)
 

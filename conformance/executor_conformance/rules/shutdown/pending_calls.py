@@ -7,13 +7,15 @@ import gc
 import threading
 
 from executor_conformance.harness.futures import AnyFuture, await_done, expect_result, submit_probe
+from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability, Observation
-from executor_conformance.rules import should
+from executor_conformance.rules import must, should
 from executor_conformance.rules.shutdown.leftovers import expect_workers_gone
-from executor_conformance.verdicts import NotApplicable
+from executor_conformance.verdicts import NotApplicable, expect
 
 _QUEUED_CALLS = 16
+_CALLS_IN_WITH = 4
 
 
 @should(
@@ -62,6 +64,86 @@ def cancelled_futures_wake_up_waiters(trial: Trial) -> None:
         # Nothing but a thread has to wake up, and a late one would be woken up by nothing.
         budget_s=trial.budgets.arrival_s / 2,
     )
+
+
+@must(
+    needs=(Capability.CALLS,),
+    after=(
+        "shutdown.end-finishes-running-tasks",
+        "shutdown.end-finishes-queued-tasks",
+        "lifecycle.submit-after-end-is-rejected",
+    ),
+)
+def a_with_statement_ends_the_executor(trial: Trial) -> None:
+    """``with executor:`` waits for the calls that were submitted in it, and shuts the executor down.  An
+    exception that leaves it is passed on.
+
+    Why: it is the usual way to use an executor, and nobody looks at the results of calls afterwards that the
+    statement has waited for.
+    Likely causes: ``__exit__()`` calls ``shutdown(wait=False)``, or cancels queued calls even if there is no
+    exception; it returns a true value; ``__enter__()`` returns something else.
+    Origin: concurrent.futures.Executor; pyiron/executorlib#94 (calls are not finished);
+    openforcefield/openff-bespokefit#101; kitzeslab/opensoundscape pull request 40.
+    """
+    for error in (None, ArithmeticError("on purpose")):
+        subject = trial.started(parallelism=2, slots=1)
+        executor = subject.driver.executor
+        if not hasattr(type(executor), "__exit__"):
+            raise NotApplicable("the executor is no context manager")
+        futures = _submit_in_with_statement(trial, subject, error)
+        done = sum(future.done() for future in futures)
+        how = "an exception" if error else "its end"
+        expect(
+            done == len(futures),
+            expected=f"a with statement that is left by {how} to wait for its {len(futures)} calls",
+            actual=f"{done} of them were done",
+        )
+        cancelled = sum(future.cancelled() for future in futures)
+        expect(
+            error is not None or not cancelled,
+            expected="a with statement to cancel no call, as there was no exception",
+            actual=f"{cancelled} of {len(futures)} were cancelled",
+        )
+        late = trial.probe()
+        expect(
+            subject.rejection(lambda: submit_probe(subject, late)) is not None,  # noqa: B023
+            expected="submit() to be rejected after a with statement",
+            actual="it was accepted",
+        )
+
+
+def _submit_in_with_statement(trial: Trial, subject: Subject, error: Exception | None) -> list[AnyFuture]:
+    """Submit calls in a with statement, and leave it by ``error``, if there is one."""
+    executor = subject.driver.executor
+    probes = trial.probes(_CALLS_IN_WITH, "nap=0.1")
+    futures: list[AnyFuture] = []
+    entered: list[object] = []
+    left_by: list[Exception | None] = [None]
+
+    def use() -> None:
+        try:
+            with executor as same:
+                entered.append(same)
+                for probe in probes:
+                    assert probe.work.function is not None
+                    futures.append(executor.submit(probe.work.function))
+                if error is not None:
+                    raise error
+        except Exception as raised:
+            left_by[0] = raised
+
+    trial.call("with executor", use, allowance_s=trial.budgets.stop_s)
+    expect(
+        entered == [executor],
+        expected="with to give the executor itself",
+        actual=f"{entered!r:.200}",
+    )
+    expect(
+        left_by[0] is error,
+        expected=f"the with statement to be left by {error!r}" if error else "no exception",
+        actual=f"{left_by[0]!r:.200}",
+    )
+    return futures
 
 
 @should(

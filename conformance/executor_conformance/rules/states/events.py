@@ -134,7 +134,8 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
         for number, key in enumerate(keys)
     ]
     subject.submit(*probes)
-    subject.await_terminal(*probes)
+    # An event under a wrong key is missing under its own.
+    trial.wait_for(lambda: all(map(subject.outcome, probes)), pump=subject.pump)
     subject.quiet()
     submitted = {tuple(key) for key in keys}
     unknown = [event.key for event in subject.history if event.key not in submitted]
@@ -143,6 +144,15 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
         expected="events for submitted keys only",
         actual=f"events for unknown keys: {unknown[:3]}",
     )
+    ended = [event.key for event in subject.history if event.state in TERMINAL_STATES]
+    twice = [probe.key for probe in probes if ended.count(probe.key) > 1]
+    without = [probe.key for probe in probes if probe.key not in ended]
+    expect(
+        not (twice and without),
+        expected="one terminal event for each submitted key",
+        actual=f"several for {twice[:1]}, and none for {without[:1]}",
+    )
+    subject.await_terminal(*probes)
     for number, probe in enumerate(probes):
         subject.expect_outcome(probe, FAILED if number % 2 else SUCCESS, f"{probe.key}")
     expect_one_terminal_event_each(subject, probes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
+import platform
 import signal
 
 from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.trial import Trial
+from executor_conformance.probes.steps import Falsy, WithoutItems
 from executor_conformance.requirements import Capability, Observation
-from executor_conformance.rules import must
+from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.recovery import expect_capacity
-from executor_conformance.verdicts import expect
+from executor_conformance.verdicts import NotApplicable, expect
 
 
 @must()
@@ -117,6 +120,10 @@ def _described(step: str) -> str:
     if name == "exit":
         argument = {"none": "", "text": "'a string'"}.get(value, value)
         return f"raised SystemExit({argument})"
+    if name == "raise":
+        return f"raised RuntimeError({value!r})"
+    if name == "raise-type":
+        return f"raised {value.rpartition('.')[2]}, an exception that is false"
     return f"called os._exit({value})" if name == "_exit" else "returned"
 
 
@@ -238,3 +245,42 @@ def exceptions_of_every_type_are_failures(trial: Trial) -> None:
     for probe in good:
         subject.expect_outcome(probe, SUCCESS, "a task that ran together with tasks that raised")
     expect_capacity(trial, subject, 2, "after tasks that raised exceptions of many types")
+
+
+@must(after=("states.an-exception-is-a-failure",))
+def an_exception_without_a_message_is_a_failure(trial: Trial) -> None:
+    """A task is reported ``failed`` even if its exception has no message.
+
+    Why: ``assert`` and ``raise ValueError`` have none.
+    Likely causes: the message is sent without the type, and an empty one means success; ``if message:``
+    instead of ``if message is not None:``.
+    Origin: python/cpython#132063 (a test for truth where ``None`` was meant).
+    """
+    _expect_outcomes(trial, {"raise=": FAILED})
+
+
+@should(after=("states.an-exception-is-a-failure",))
+def a_falsy_exception_is_a_failure(trial: Trial) -> None:
+    """A task is reported ``failed`` even if ``bool()`` of its exception is false.
+
+    Why: an exception that collects errors may have a length; a failure that counts as a success is lost.
+    Likely causes: ``if error:`` instead of ``if error is not None:``; the result of ``Future.result()`` in a
+    Python that has this fault itself.
+    Origin: python/cpython#132063 (ProcessPoolExecutor returns None for such a call).
+    """
+    subject = trial.started(slots=1)
+    if not subject.can(Capability.CALLS) and _future_loses_a_falsy_exception():
+        raise NotApplicable(f"Future.result() of Python {platform.python_version()} loses such an exception")
+    _expect_outcomes(
+        trial, {f"raise-type={kind.__module__}.{kind.__name__}": FAILED for kind in (Falsy, WithoutItems)}
+    )
+
+
+def _future_loses_a_falsy_exception() -> bool:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_exception(Falsy())
+    try:
+        future.result()
+    except Falsy:
+        return False
+    return True
