@@ -66,14 +66,14 @@ def columns_of(probes: Sequence[Probe]) -> list[tuple[object, ...]]:
     return list(zip(*rows, strict=True))
 
 
-def expect_result(subject: Subject, probe: Probe, future: AnyFuture, what: str) -> None:
-    """The result of a task whose future is done must be its own.
+def expect_result(subject: Subject, future: AnyFuture, result: object, what: str) -> None:
+    """A future that is done must have this result.
 
     :param what: describes the call, for the message.
-    :raises Broken: it is not.
+    :raises Broken: it has another one, or an exception.
     """
-    result = result_or_error(subject, future)
-    expect(result == probe.name, expected=f"the result {probe.name!r} of {what}", actual=repr(result)[:200])
+    found = result_or_error(subject, future)
+    expect(found == result, expected=f"the result {result!r:.60} of {what}", actual=f"{found!r:.200}")
 
 
 def raise_on_purpose(_: object) -> None:

@@ -348,8 +348,8 @@ def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[
     :param borne: how many rules may meet a hang, where none of them is about that call.
     """
     why = {}
+    special = {INTERMITTENT_HANG_RULE, *_SHORTAGES}
     for call, rules in hangs.items():
-        special = {INTERMITTENT_HANG_RULE, *_SHORTAGES}
         counted = {rule: backlog for rule, backlog in rules.items() if rule not in special}
         owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
         enough = 2 if owners else borne

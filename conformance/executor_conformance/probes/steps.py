@@ -304,10 +304,17 @@ def _ancestors(journal: str, probe: str, run_id: str, value: str) -> None:
     note(journal, probe, run_id, " ".join(map(str, above)))
 
 
+def collection_is_enabled() -> bool:
+    """Whether this process collects garbage by itself; a threshold of 0 disables the collection, too."""
+    import gc
+
+    return gc.isenabled() and gc.get_threshold()[0] > 0
+
+
 def _collect(journal: str, probe: str, run_id: str, value: str) -> None:
     import gc
 
-    if value != "if enabled" or gc.isenabled():
+    if value != "if enabled" or collection_is_enabled():
         gc.collect()
     # A process can read its own file even if no other process may.
     with open("/proc/self/smaps_rollup") as file:

@@ -51,11 +51,11 @@ def cancelling_a_running_call_harms_no_other(trial: Trial) -> None:
                 actual=repr(cancelled),
             )
             if not answer:
-                expect_result(subject, probe, future, "a running call whose cancel() returned false")
+                expect_result(subject, future, probe.name, "a running call whose cancel() returned false")
         for probe, future in zip(others, waiting, strict=True):
             what = f"{probe}, which was queued when {count} running calls were cancelled"
             await_done(subject, {what: future})
-            expect_result(subject, probe, future, what)
+            expect_result(subject, future, probe.name, what)
         expect_capacity(trial, subject, 2, f"after cancel() on {count} running calls")
 
 
@@ -88,7 +88,7 @@ def a_failing_callback_harms_no_call(trial: Trial) -> None:
         gate.open()
         what = "a call with a done callback that raised"
         await_done(subject, {f"{what} ({n + 1})": future for n, future in enumerate((*futures, last))})
-        expect_result(subject, running[0], futures[0], what)
+        expect_result(subject, futures[0], running[0].name, what)
         subject.require(
             lambda: len(called) == count + 1,  # noqa: B023
             expected=f"the second callback of each of {count + 1} futures to be called, after the first one "
@@ -98,7 +98,7 @@ def a_failing_callback_harms_no_call(trial: Trial) -> None:
         for probe, future in zip(others, waiting, strict=True):
             what = f"{probe}, which was queued when a done callback of another call raised"
             await_done(subject, {what: future})
-            expect_result(subject, probe, future, what)
+            expect_result(subject, future, probe.name, what)
         expect_capacity(trial, subject, 2, f"after {count} done callbacks raised")
 
 
@@ -142,6 +142,6 @@ def an_unpicklable_argument_fails_one_call(trial: Trial) -> None:
         for probe, future in good:
             one = f"a good call alongside {what}"
             await_done(subject, {one: future})
-            expect_result(subject, probe, future, one)
+            expect_result(subject, future, probe.name, one)
         expect_capacity(trial, subject, 2, f"after {what}")
         subject.end()

@@ -226,7 +226,7 @@ def a_result_timeout_leaves_the_call_alone(trial: Trial) -> None:
     gate.open()
     await_done(subject, {"a call after a timeout of result()": future})
     what = "a call after a timeout of result()"
-    expect_result(subject, probe, future, what)
+    expect_result(subject, future, probe.name, what)
     expect(len(probe.runs) == 1, expected=f"one run of {what}", actual=f"{len(probe.runs)} runs")
 
 
@@ -271,7 +271,7 @@ def map_raises_timeout_error(trial: Trial) -> None:
     future = submit_probe(subject, later)
     what = "a call after a timeout of map()"
     await_done(subject, {what: future})
-    expect_result(subject, later, future, what)
+    expect_result(subject, future, later.name, what)
 
 
 @should(needs=(Capability.CALLS,), after=("interface.exception-type-and-args-are-preserved",))

@@ -12,6 +12,7 @@ from executor_conformance.harness.futures import (
     AnyFuture,
     await_done,
     columns_of,
+    expect_result,
     result_or_error,
     submit_call,
 )
@@ -69,8 +70,7 @@ def submit_accepts_every_kind_of_callable(trial: Trial) -> None:
         )
     await_done(subject, futures)
     for what, (_, _, result) in _CALLABLES.items():
-        found = result_or_error(subject, futures[what])
-        expect(found == result, expected=f"{result!r} as the result of {what}", actual=f"{found!r:.200}")
+        expect_result(subject, futures[what], result, what)
 
 
 @should(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))

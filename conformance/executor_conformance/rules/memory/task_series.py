@@ -12,6 +12,7 @@ from executor_conformance.harness.linux import monotonic, monotonic_ns
 from executor_conformance.harness.memory import MB, footprint
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
+from executor_conformance.probes.steps import collection_is_enabled
 from executor_conformance.requirements import Capability
 from executor_conformance.verdicts import Inconclusive, expect
 
@@ -142,11 +143,11 @@ def measure_of_host_memory() -> Callable[[], int]:
 
     Create it before the executor starts: it remembers whether garbage collection was enabled.
     """
-    collects = gc.isenabled()
+    collects = collection_is_enabled()
 
     def measure() -> int:
         # If the executor has disabled garbage collection, its garbage counts as growth.
-        if gc.isenabled() or not collects:
+        if collection_is_enabled() or not collects:
             gc.collect()
         found = footprint()
         assert found is not None, "a process can read itself"

@@ -135,12 +135,12 @@ def _submit_in_with_statement(trial: Trial, subject: Subject, error: Exception |
     trial.call("with executor", use, allowance_s=trial.budgets.stop_s)
     expect(
         entered == [executor],
-        expected="with to give the executor itself",
-        actual=f"{entered!r:.200}",
+        expected="__enter__() to return the executor itself",
+        actual=f"it returned {entered!r:.200}",
     )
     expect(
         left_by[0] is error,
-        expected=f"the with statement to be left by {error!r}" if error else "no exception",
+        expected=f"{error!r} to leave the with statement" if error else "the with statement to raise nothing",
         actual=f"{left_by[0]!r:.200}",
     )
     return futures
@@ -171,7 +171,7 @@ def shutdown_without_wait_finishes_calls(trial: Trial) -> None:
     for probe, future in zip((*held, *queued), futures, strict=True):
         what = f"a call that was {'running' if probe in held else 'queued'} at shutdown(wait=False)"
         await_done(subject, {what: future})
-        expect_result(subject, probe, future, what)
+        expect_result(subject, future, probe.name, what)
     expect_workers_gone(trial, "shutdown(wait=False) and the end of all calls")
 
 

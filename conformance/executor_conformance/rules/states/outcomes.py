@@ -123,7 +123,7 @@ def _described(step: str) -> str:
     if name == "raise":
         return f"raised RuntimeError({value!r})"
     if name == "raise-type":
-        return f"raised {value.rpartition('.')[2]}, an exception that is false"
+        return f"raised {value.rpartition('.')[2]}, whose bool() is false"
     return f"called os._exit({value})" if name == "_exit" else "returned"
 
 
