@@ -208,6 +208,19 @@ def test_a_gateway_without_events_to_look_at_yields() -> None:
     assert BLAME.first_word(EVENTS_ONLY, replace(FAILED, provisional=True)).provisional
 
 
+def test_a_gateway_that_yielded_to_a_rule_that_passes_blocks() -> None:
+    """Its failure is its own then, even while it is still provisional."""
+    hung = replace(HUNG, hung_call="get_event_buffer()")
+    rule = catalogue()["states.an-event-is-returned-once"]
+    findings = {EVENTS_ONLY.id: BLAME.first_word(EVENTS_ONLY, replace(hung, provisional=True))}
+    step, _ = decide(rule.id, hung, findings)
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == EVENTS_ONLY.id
+    step, _ = decide(rule.id, hung, {**findings, FIRST_TASK_RULE: FAILED})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == FIRST_TASK_RULE
+
+
 def test_of_two_that_suspect_each_other_the_owner_of_the_mode_is_named() -> None:
     owner, other = catalogue()["lifecycle.idle-sync-is-harmless"], QUEUED_TIME
     step, _ = decide(other.id, RAISED, {owner.id: replace(RAISED, provisional=True)})

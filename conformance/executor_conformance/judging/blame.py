@@ -74,7 +74,7 @@ OWNERS_OF_CALLS: Mapping[str, tuple[str, ...]] = {
     Call.CONSTRUCTOR: ("interface.constructor-accepts-parallelism",),
     Call.START: (FIRST_TASK_RULE,),
     Call.EXECUTE_ASYNC: (FIRST_TASK_RULE, "states.submit-does-not-block"),
-    Call.GET_EVENT_BUFFER: ("lifecycle.idle-sync-is-harmless",),
+    Call.GET_EVENT_BUFFER: ("lifecycle.idle-sync-is-harmless", "states.exactly-one-terminal-event"),
     Call.SYNC: ("lifecycle.idle-sync-is-harmless", "states.sync-does-not-block"),
     Call.END: ("shutdown.end-leaves-no-worker", INTERMITTENT_HANG_RULE),
     Call.TERMINATE: ("shutdown.terminate-kills-running-tasks",),
@@ -211,14 +211,17 @@ class Blame:
             if other.verdict is Verdict.BLOCKED and other.blocked_by != rule.id:
                 if not self._relies_on(rule, suspect, finding):
                     continue
-                failed_in_a_mode = other.failure_mode is not None
-                suspect = other.blocked_by
-                other = lookup(suspect)
-                if other is None:
-                    return Ask(suspect)
-                # What explains how it failed need not explain how this one failed.
-                if failed_in_a_mode and not self._explains_beyond(suspect, other, rule, finding):
-                    continue
+                blocker = lookup(other.blocked_by)
+                if blocker is None:
+                    return Ask(other.blocked_by)
+                if other.provisional and blocker.verdict is not Verdict.FAILED:  # it yielded in vain
+                    other = replace(other, verdict=Verdict.FAILED)
+                else:
+                    failed_in_a_mode = other.failure_mode is not None
+                    suspect, other = other.blocked_by, blocker
+                    # What explains how it failed need not explain how this one failed.
+                    if failed_in_a_mode and not self._explains_beyond(suspect, other, rule, finding):
+                        continue
             if other.provisional and not yields:
                 owns = self._is_about(rule.id, suspect, other)
                 if owns > owned or (owns == owned and self.place(suspect) > self.place(rule.id)):
