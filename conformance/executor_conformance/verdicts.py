@@ -188,6 +188,7 @@ class Finding:
     :param raised: the type of the exception that a call raised; empty: none, or not known.
     :param trace: the random program that made it fail.
     :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
+    :param programs_not_run: random programs of a rule for which there was no time.
     :param waited_in_vain: a second wait for an event ended without it.
     :param cut_off: the rule exceeded its time limit.
     :param left_behind: processes that were still there when the rule had ended.
@@ -211,6 +212,7 @@ class Finding:
     raised: str = ""
     trace: ProgramTrace | None = None
     late_s: float = 0.0
+    programs_not_run: int = 0
     waited_in_vain: bool = False
     cut_off: bool = False
     left_behind: tuple[str, ...] = ()

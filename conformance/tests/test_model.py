@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_violations_of_a_failed_rule_are_no_failure_of_a_program(
     assert explorer.shrunk() is None
     assert explorer.excused
     assert explorer.blocker == blocker
+
+
+def test_programs_for_which_there_is_no_time_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exploring, "perform", lambda *_: None)
+    trial = FakeTrial()
+    trial.budgets = replace(FakeTrial.budgets, scale=0.0)
+    explorer = generating.explore(trial, kills=False, seed=1)  # type: ignore[arg-type]
+    assert explorer.performed == 0
+    assert explorer.not_run > 10
 
 
 @pytest.mark.parametrize("kills", [False, True])

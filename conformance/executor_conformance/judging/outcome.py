@@ -73,11 +73,13 @@ def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
         finding = internal_error(error)
     else:
         finding = Finding(Verdict.PASSED)
-    late_s = trial.patience.late_s
+    late_s, not_run = trial.patience.late_s, trial.programs_not_run
+    shown = {"late_s": late_s, "programs_not_run": not_run}
     return replace(
         finding,
-        measurements={**trial.measurements, **({"late_s": late_s} if late_s else {})},
+        measurements={**trial.measurements, **{name: number for name, number in shown.items() if number}},
         late_s=late_s,
+        programs_not_run=not_run,
         waited_in_vain=trial.patience.was_in_vain,
     )
 

@@ -60,6 +60,12 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
     late = [(finding.late_s, rule.id) for rule, finding in report.findings if finding.late_s]
     if late:
         reporter.write_line(_lateness(late), yellow=True)
+    hurried = [
+        (rule, finding.programs_not_run) for rule, finding in report.findings if finding.programs_not_run
+    ]
+    for rule, count in hurried:
+        programs = "1 random program was" if count == 1 else f"{count} random programs were"
+        reporter.write_line(f"NOT ALL RUN: {rule.id}: {programs} left out for lack of time", yellow=True)
     blocked: dict[str, list[str]] = {}
     for rule, finding in report.findings:
         if finding.verdict is Verdict.BLOCKED:
@@ -70,7 +76,7 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         reporter.write_line(f"{len(rules)} {noun} blocked by {blocker}{hint}", yellow=True)
         for rule_id in rules if reporter.verbosity > 0 else ():
             reporter.write_line(f"    {rule_id}")
-    if failures or blocked or late or report.stubs:
+    if failures or blocked or late or hurried or report.stubs:
         reporter.write_line("")
     _table(reporter, report)
     if reporter.verbosity > 0:

@@ -144,6 +144,7 @@ class Explorer:
     :param performed: how many programs have been run, repetitions included.
     :param unreproduced: how many times something did not happen in time, but did when the program ran again;
         these are not reported.
+    :param not_run: how many programs there was no time to run.
     :param excused: the rule of each program that violates a rule which has failed before; these are not
         reported either.
     """
@@ -153,6 +154,7 @@ class Explorer:
     found: Counterexample | None = None
     performed: int = 0
     unreproduced: int = 0
+    not_run: int = 0
     excused: list[str] = field(default_factory=list)
     _known: dict[Program, bool] = field(default_factory=dict)
 
@@ -177,6 +179,7 @@ class Explorer:
         """Whether a program violates a rule; a program that there is no time to run does not."""
         if program not in self._known:
             if not self._has_time:
+                self.not_run += 1
                 return False
             found = self._perform(program)
             self._known[program] = found is not None and self._is_confirmed(found)
