@@ -79,40 +79,57 @@ class Broken(Judgement):
     :param actual: what happened instead, with numbers.
     :param evidence: longer text: a traceback, stacks, a process tree.
     :param trace: the random program that found it.
+    :param unexplained_by: ids of rules that may explain another failure of this rule, but not this one.
     """
 
     failure_mode: FailureMode | None = None
 
     def __init__(
-        self, *, expected: str, actual: str, evidence: str = "", trace: ProgramTrace | None = None
+        self,
+        *,
+        expected: str,
+        actual: str,
+        evidence: str = "",
+        trace: ProgramTrace | None = None,
+        unexplained_by: tuple[str, ...] = (),
     ) -> None:
         super().__init__(f"expected {expected}; actual: {actual}")
         self.expected = expected
         self.actual = actual
         self.evidence = evidence
         self.trace = trace
+        self.unexplained_by = unexplained_by
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A subclass may hold objects that cannot be pickled; only the texts cross the process border.
-        return _broken, (self.expected, self.actual, self.evidence, self.trace, self.failure_mode)
+        # A subclass may hold objects that cannot be pickled; only plain data crosses the process border.
+        plain = (self.expected, self.actual, self.evidence, self.trace, self.unexplained_by)
+        return _broken, (*plain, self.failure_mode)
 
 
 def _broken(
-    expected: str, actual: str, evidence: str, trace: ProgramTrace | None, mode: FailureMode | None
+    expected: str,
+    actual: str,
+    evidence: str,
+    trace: ProgramTrace | None,
+    unexplained_by: tuple[str, ...],
+    mode: FailureMode | None,
 ) -> Broken:
-    broken = Broken(expected=expected, actual=actual, evidence=evidence, trace=trace)
+    broken = Broken(
+        expected=expected, actual=actual, evidence=evidence, trace=trace, unexplained_by=unexplained_by
+    )
     broken.failure_mode = mode
     return broken
 
 
-def expect(condition: object, *, expected: str, actual: str) -> None:
+def expect(condition: object, *, expected: str, actual: str, unexplained_by: tuple[str, ...] = ()) -> None:
     """Check a promise.
 
+    :param unexplained_by: see :class:`Broken`.
     :raises Broken: ``condition`` is false.
     """
     __tracebackhide__ = True
     if not condition:
-        raise Broken(expected=expected, actual=actual)
+        raise Broken(expected=expected, actual=actual, unexplained_by=unexplained_by)
 
 
 class Stalled(Broken):
@@ -187,6 +204,7 @@ class Finding:
     :param hung_backlog: tasks in flight per slot when that call was made.
     :param raised: the type of the exception that a call raised; empty: none, or not known.
     :param trace: the random program that made it fail.
+    :param unexplained_by: ids of rules whose failure does not explain this one.
     :param late_s: the longest wait, in seconds, that ended during a second wait; 0: none did.
     :param programs_not_run: random programs of a rule for which there was no time.
     :param waited_in_vain: a second wait for an event ended without it.
@@ -211,6 +229,7 @@ class Finding:
     hung_backlog: float = 0.0
     raised: str = ""
     trace: ProgramTrace | None = None
+    unexplained_by: tuple[str, ...] = ()
     late_s: float = 0.0
     programs_not_run: int = 0
     waited_in_vain: bool = False
@@ -240,6 +259,7 @@ class Finding:
             "measurements": dict(self.measurements),
             "failure_mode": self.failure_mode.value if self.failure_mode else None,
             "trace": dataclasses.asdict(self.trace) if self.trace else None,
+            "unexplained_by": list(self.unexplained_by),
             "left_behind": list(self.left_behind),
             "survivors": list(self.survivors),
         }
@@ -254,6 +274,7 @@ class Finding:
                 "verdict": Verdict(data["verdict"]),
                 "failure_mode": FailureMode(mode) if mode else None,
                 "trace": ProgramTrace(**{**trace, "timeline": tuple(trace["timeline"])}) if trace else None,
+                "unexplained_by": tuple(data["unexplained_by"]),
                 "left_behind": tuple(data["left_behind"]),
                 "survivors": tuple(data["survivors"]),
             }

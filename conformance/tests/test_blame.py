@@ -17,6 +17,7 @@ from executor_conformance.judging.blame import (
     Decided,
     JudgeAgain,
     Step,
+    blocked_by,
     hung_calls,
 )
 from executor_conformance.rules import catalogue
@@ -194,6 +195,17 @@ def test_ignored_signals_explain_no_other_fault_of_tasks(rule_id: str, of_death:
     }
     step, _ = decide(rule_id, FAILED, findings)
     assert step == Decided(FAILED)
+
+
+def test_a_rule_can_say_what_does_not_explain_its_failure() -> None:
+    zombies, leaks = "shutdown.no-zombie-is-left", "memory.no-resource-leak-per-task"
+    step, _ = decide(leaks, FAILED, {zombies: FAILED})
+    assert isinstance(step, Decided)
+    assert step.finding.blocked_by == zombies
+    descriptors = replace(FAILED, unexplained_by=(zombies,))
+    cycles = {"shutdown.no-leak-across-start-end-cycles": blocked_by(zombies, FAILED)}
+    step, _ = decide(leaks, descriptors, {zombies: FAILED, **cycles})
+    assert step == Decided(descriptors)
 
 
 def test_nothing_is_more_basic_than_a_gateway_that_runs_tasks() -> None:

@@ -84,7 +84,7 @@ def test_a_closed_descriptor_is_a_failure_and_any_other_error_of_the_suite_is_no
     def body(trial: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    trial = SimpleNamespace(calls="end()", measurements={}, patience=Patience())
+    trial = SimpleNamespace(calls="end()", measurements={}, programs_not_run=0, patience=Patience())
     finding = evaluate_rule(body, trial)  # type: ignore[arg-type]
     assert (finding.verdict, finding.failure_mode) == (verdict, mode)
 

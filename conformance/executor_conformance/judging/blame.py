@@ -219,6 +219,8 @@ class Blame:
                 else:
                     failed_in_a_mode = other.failure_mode is not None
                     suspect, other = other.blocked_by, blocker
+                    if suspect in finding.unexplained_by:
+                        continue
                     # What explains how it failed need not explain how this one failed.
                     if failed_in_a_mode and not self._explains_beyond(suspect, other, rule, finding):
                         continue
@@ -247,7 +249,7 @@ class Blame:
         wrong = finding.failure_mode in (None, *_WRONG_EVENTS)
         meaning = MEANING_OF_EVENTS if rule.chapter.trusts_events and wrong else ()
         suspects = dict.fromkeys((*found, *rule.after, *methods, *self.owners(rule.id, finding), *meaning))
-        return tuple(suspect for suspect in suspects if suspect != rule.id)
+        return tuple(suspect for suspect in suspects if suspect not in (rule.id, *finding.unexplained_by))
 
     def owners(self, rule_id: str, finding: Finding) -> tuple[str, ...]:
         """The rules about this failure mode that are more basic in it than ``rule_id``."""

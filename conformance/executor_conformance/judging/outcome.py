@@ -59,6 +59,7 @@ def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
             hung_call=broken.trace.hung_call if broken.trace else "",
             raised=type(broken.error).__name__ if isinstance(broken, Raised) else "",
             trace=broken.trace,
+            unexplained_by=broken.unexplained_by,
             error=broken,
         )
     except NotApplicable as reason:

@@ -22,6 +22,8 @@ _LEAK_PER_STEP = 1.5
 _STEP_WINDOWS = 4
 #: A temporary file that is closed and stays until ``end()`` brings no host near a limit.
 _NOT_COUNTED = ("temporary file",)
+#: Rules about processes that stay.  They explain no other resource: processes are counted first.
+_ABOUT_PROCESSES = ("shutdown.no-zombie-is-left", "faults.no-task-outlives-its-killed-worker")
 #: Names of resources for messages.
 _LABELS = {
     "process": "processes",
@@ -67,6 +69,7 @@ def expect_no_resource_leak(
             not grows,
             expected=f"the number of {_LABELS.get(name, name)} to stop growing",
             actual=f"it kept growing; after {what}, with no task running: {', '.join(map(str, series))}",
+            unexplained_by=() if name == "process" else _ABOUT_PROCESSES,
         )
 
 
