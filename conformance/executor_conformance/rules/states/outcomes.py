@@ -266,7 +266,8 @@ def a_falsy_exception_is_a_failure(trial: Trial) -> None:
     Why: an exception that collects errors may have a length; a failure that counts as a success is lost.
     Likely causes: ``if error:`` instead of ``if error is not None:``; the result of ``Future.result()`` in a
     Python that has this fault itself.
-    Origin: python/cpython#132063 (ProcessPoolExecutor returns None for such a call).
+    Origin: python/cpython#132063 (ProcessPoolExecutor returns None for such a call);
+    langchain-ai/langchain#39780 (such a call is not retried).
     """
     subject = trial.started(slots=1)
     if not subject.can(Capability.CALLS) and _future_loses_a_falsy_exception():
