@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 
 from executor_conformance.contract import LEGAL_TRANSITIONS, STATES, TERMINAL_STATES
 from executor_conformance.rules import CHAPTERS, Rule, catalogue, preamble
@@ -24,7 +25,7 @@ def specification() -> str:
         "",
         f"<!-- written by `{_COMMAND}`; edit the docstrings of the rules instead -->",
         "",
-        _INTRODUCTION.format(gateways=", ".join(f"`{gateway}`" for gateway in gateways())),
+        _INTRODUCTION.format(gateways=_listed(f"`{gateway}`" for gateway in gateways())),
         "",
     ]
     lines += [f"- [{chapter.title}](#{_anchor(chapter.title)})" for chapter in CHAPTERS.values()]
@@ -38,13 +39,19 @@ def specification() -> str:
 
 _INTRODUCTION = """\
 Each rule is one promise of an executor to the scheduler that drives it. `must` rules decide whether an
-executor is conformant; `should` rules count as well at `--conformance-level=should`. The id of a rule selects
-it on the command line (`-k ID`) and explains it (`--explain ID`). Ids are permanent; see the
-[rule policy](rule-policy.md). The *host* is the process that holds the executor, such as a scheduler.
+executor is conformant; `should` rules count as well at `--conformance-level=should`; `may` rules are reported
+and never count. The id of a rule selects it on the command line (`-k ID`) and explains it (`--explain ID`).
+Ids are permanent; see the [rule policy](rule-policy.md). The *host* is the process that holds the executor,
+such as a scheduler.
 
 *Needs* lists what an executor must offer, or the suite must be able to observe, for the rule to apply.
 *Builds on* lists more basic rules: if one of them fails and explains a failure of this rule, this rule is
-blocked and does not fail itself. Every rule builds on {gateways}."""
+blocked and does not fail itself. Every other rule builds on {gateways}."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}"
 
 
 def _rule(rule: Rule) -> list[str]:

@@ -84,7 +84,7 @@ class Target:
             return lacking
         if given := self.options.keys() & {self.adapter.parallelism_argument, *_NAMES}:
             return f"--executor-option sets {', '.join(sorted(given))}"
-        return f"{self.name} takes no argument for the parallelism"
+        return f"{self.name} takes no parallelism argument"
 
     def arguments(self, parallelism: Any) -> dict[str, Any]:
         """Its keyword arguments; ``parallelism`` may be ``DEFAULT``.

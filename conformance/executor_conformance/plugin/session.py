@@ -446,8 +446,11 @@ def _origin(spec: str) -> str:
 def _peculiarities(discovery: Discovery) -> Iterator[str]:
     facts = discovery.facts
     if fixed := facts.lacks.get(Capability.CHOSEN_PARALLELISM.name):
-        seen = {0: "unknown", 1: "one", MOST_SLOTS: f"{MOST_SLOTS} or more"}
-        yield f"parallelism: {fixed}; tasks that run at once: {seen.get(facts.slots, facts.slots)}"
+        seen = {1: "1 task", MOST_SLOTS: f"{MOST_SLOTS} or more tasks"}
+        runs = f"runs {seen.get(facts.slots, f'{facts.slots} tasks')} at a time"
+        yield f"parallelism: {fixed}; " + (
+            f"it {runs}" if facts.slots else "how many tasks run at a time is unknown"
+        )
     if facts.starts_on_import:
         yield f"import: starts {facts.starts_on_import}; so each rule imports the target again"
 

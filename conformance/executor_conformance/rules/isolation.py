@@ -111,7 +111,7 @@ def working_directory_does_not_leak_between_tasks(trial: Trial) -> None:
 def umask_does_not_leak_between_tasks(trial: Trial) -> None:
     """A task that changes its umask does not change it for later tasks.
 
-    Why: later tasks create files that only their owner, or everyone, can read.
+    Why: otherwise later tasks create files that only their owner, or everyone, can read.
     Likely causes: tasks that run in the worker's own process; a umask from the configuration of one task that
     is set in the worker.
     Origin: POSIX umask(2), which affects the whole process.
@@ -161,7 +161,7 @@ def tasks_do_not_share_random_numbers(trial: Trial) -> None:
     """No two tasks get the same random numbers, UUIDs or names of temporary files, and none gets those of the
     host.
 
-    Why: samples that should differ are equal, and nothing shows it; unique names are not unique.
+    Why: if they do, samples that should differ are equal, and nothing shows it; unique names are not unique.
     Likely causes: workers or tasks that are copies of one process, with the state of its random number
     generator; a seed that is set for each task.
     Origin: binarymatt/pyres#82; dask/distributed#835; aminalaee/uuid-utils#42.
@@ -316,7 +316,8 @@ def programs_start_with_default_sigpipe(trial: Trial) -> None:
     """An executed program starts with the default action for SIGPIPE, so it ends when its output is no longer
     read.
 
-    Why: ``vmstat 5 | head -n 1`` never ends, and other pipelines fill the log of their task with errors.
+    Why: if SIGPIPE is ignored, ``vmstat 5 | head -n 1`` never ends, and other pipelines fill the log of their
+    task with errors.
     Likely causes: ``os.execvp()`` or ``os.posix_spawn()`` without a reset of SIGPIPE, which Python ignores;
     ``restore_signals=False``.
     Origin: ansible/ansible#44813 (a pipeline that hangs); apenwarr/redo#13.

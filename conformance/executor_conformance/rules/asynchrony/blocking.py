@@ -19,7 +19,8 @@ _ASYNC = (Capability.COROUTINE, Capability.ASYNC)
 
 @must(needs=_ASYNC, after=_IS_ASYNC)
 def coroutines_survive_a_blocked_loop(trial: Trial) -> None:
-    """While a coroutine blocks the event loop, the other coroutines wait; they continue when it is over.
+    """While a coroutine blocks the event loop, the other coroutines wait; they continue as soon as the loop
+    is free again.
 
     Why: sooner or later a task makes a blocking call.  Then every task is late, but none may be lost.
     Likely causes: a watchdog gives up the loop and all its tasks; timeouts expire while the loop is blocked.
@@ -46,7 +47,8 @@ def coroutines_survive_a_blocked_loop(trial: Trial) -> None:
 
 @must(needs=_ASYNC, after=_IS_ASYNC)
 def blocking_commands_do_not_block_the_loop(trial: Trial) -> None:
-    """Coroutines keep running while a command or a callable runs, where the executor accepts these.
+    """Coroutines keep running while an argv command or a plain callable runs, where the executor accepts
+    these.
 
     Why: a program or a plain call cannot yield, so the executor has to wait for it outside the loop.
     Likely causes: the loop itself calls the callable; ``subprocess.run()`` is called in a coroutine.

@@ -32,7 +32,8 @@ _AWAITED_TASKS = 3
 @must(needs=_ASYNC, after=(*_IS_ASYNC, "asynchrony.no-object-leak-per-coroutine"))
 def a_running_loop_is_left_intact(trial: Trial) -> None:
     """An executor that is started inside a running event loop runs its tasks there or on a loop of its own.
-    No call blocks the running loop while tasks wait, and the executor leaves the loop running and empty.
+    No call blocks the running loop while tasks wait, and when the executor has ended, the loop is still
+    running, with nothing of the executor's on it.
 
     Why: the loop belongs to an application, has other work, and keeps running when the executor has ended.
     Likely causes: ``run_until_complete()`` on a running loop; the loop is stopped or closed as if it were the

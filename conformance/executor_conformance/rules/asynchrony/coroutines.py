@@ -66,8 +66,8 @@ def a_failed_coroutine_affects_no_other(trial: Trial) -> None:
     """A coroutine that raises, times out, cancels itself or exits is reported ``failed``, and the others keep
     running.
 
-    Why: all coroutines share a loop.  Some of these exceptions propagate through the task into the loop, or
-    look like a cancellation from outside.
+    Why: all coroutines share a loop.  Some of these exceptions propagate through the asyncio task into the
+    loop, or look like a cancellation from outside.
     Likely causes: only ``Exception`` is caught, which excludes ``CancelledError`` and ``SystemExit``; tasks
     are gathered, so the first failure cancels the rest; a cancelled task never releases its slot.
     Origin: apache/airflow#64476 (an exception of the payload kills the scheduler); asyncio's Task, which

@@ -21,8 +21,8 @@ _MOST_LOOPS = 4
 
 @must(after=("interface.is-async-is-a-bool", *_KINDS))
 def is_async_is_accurate(trial: Trial) -> None:
-    """An executor whose ``is_async`` is true runs coroutine functions concurrently on an event loop.  If it
-    accepts none, an event loop runs in the host while it has tasks.
+    """An executor whose ``is_async`` is true runs coroutine functions concurrently on an event loop. If it
+    accepts no coroutine functions, it still runs an event loop in the host while it has tasks.
 
     Why: a scheduler hands thousands of tasks to an async executor, and one task per process to any other.
     Likely causes: the attribute was inherited or copied; each coroutine function gets its own loop.

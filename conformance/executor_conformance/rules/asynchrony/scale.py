@@ -46,7 +46,7 @@ def parallelism_applies_to_coroutines(trial: Trial) -> None:
     """As many coroutine functions run at once as ``parallelism`` allows, and no more.
 
     Why: each may hold a connection, and the other end relies on the limit.
-    Likely causes: each submission creates an asyncio task at once; only threads are limited.
+    Likely causes: each submission creates an asyncio task immediately; only threads are limited.
     Origin: the contract (parallelism is the number of tasks that may run at once).
     """
     subject = trial.started(parallelism=3)
@@ -216,8 +216,8 @@ def no_object_leak_per_coroutine(trial: Trial) -> None:
     """Once the event of a coroutine has been drained, no task, future or coroutine object of it is left.
 
     Why: a loop runs for months, and everything left on it costs time in each iteration.
-    Likely causes: tasks are kept in a list that is never emptied; a helper task for each task is never
-    awaited; futures are kept for their results.
+    Likely causes: tasks are kept in a list that is never emptied; a helper asyncio task for each coroutine is
+    never awaited; futures are kept for their results.
     Origin: the documentation of asyncio.create_task (keep a reference, and discard it when it is done).
     """
     subject = trial.started(parallelism=20)

@@ -116,7 +116,7 @@ def a_killed_worker_fails_its_task(trial: Trial) -> None:
     ),
 )
 def os_exit_in_a_callable_is_a_failure(trial: Trial) -> None:
-    """A callable that calls ``os._exit()`` or is killed by a signal is reported ``failed``, like a command.
+    """A callable that calls ``os._exit()`` or is killed by a signal is reported ``failed``, as a program is.
 
     Why: C code crashes in callables as well as in commands, and may take the worker down with it.
     Likely causes: only an exception counts as a failure of a callable; callables and commands run in

@@ -25,8 +25,8 @@ _BETWEEN_MESSAGES_S = 0.001
 
 @must(after=("shutdown.terminate-kills-running-tasks",))
 def works_with_host_signal_handlers(trial: Trial) -> None:
-    """An executor works in a host that handles SIGTERM, SIGINT and SIGCHLD itself, and sends it neither
-    SIGTERM nor SIGINT.
+    """An executor works in a host that has its own handlers for SIGTERM, SIGINT and SIGCHLD, and never sends
+    SIGTERM or SIGINT to the host.
 
     Why: schedulers use these signals to shut down cleanly.
     Likely causes: workers inherit the handlers, which keep them from being terminated; ``end()`` signals its

@@ -14,9 +14,9 @@ from executor_conformance.verdicts import NotApplicable
 def no_task_outlives_its_killed_worker(trial: Trial) -> None:
     """When a worker is killed, the process of its task ends too.
 
-    Why: the scheduler starts the next try, and two tries run at once.
+    Why: otherwise the scheduler starts the next try, and two tries run at once.
     Likely causes: the task is a child process that does not notice its parent's death; it has a session of
-    its own.
+    its own, which nothing kills.
     Origin: apache/airflow#880; apache/airflow#1157; the tasks of Airflow's LocalExecutor run to their end
     after their worker was killed.
     """

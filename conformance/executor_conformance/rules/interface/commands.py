@@ -57,7 +57,7 @@ def queue_and_executor_config_are_accepted(trial: Trial) -> None:
 def list_and_tuple_argv_are_accepted(trial: Trial) -> None:
     """An argv may be a list or a tuple.
 
-    Why: by contract a command is a sequence of str, and callers pass both.
+    Why: by contract an argv is a sequence of str; some callers pass lists, others tuples.
     Likely causes: the command is joined or concatenated with a list; a type check accepts only one of them.
     Origin: the contract; Airflow passes lists, other callers tuples.
     """
@@ -77,7 +77,7 @@ def list_and_tuple_argv_are_accepted(trial: Trial) -> None:
 
 @must(needs=(Capability.ARGV,), after=("states.no-terminal-event-before-the-task-ends",))
 def argv_is_passed_unchanged(trial: Trial) -> None:
-    """Every word of an argv reaches the task unchanged.
+    """Every element of an argv reaches the task unchanged.
 
     Why: a command is a list of words, not a line for a shell; an executor that joins and splits it runs a
     different command, and opens a security hole.
@@ -104,7 +104,8 @@ def arguments_need_not_be_utf_8(trial: Trial) -> None:
     """Words of an argv that are not valid UTF-8 reach the task unchanged, and tasks also run if the host's
     environment has such a value.
 
-    Why: names of files are bytes, and ``os.fsdecode()`` makes ``str`` of them that ``encode()`` rejects.
+    Why: file names are bytes; if one is not valid UTF-8, ``os.fsdecode()`` turns it into a ``str`` that
+    ``encode()`` rejects.
     Likely causes: words or the environment are encoded as UTF-8 or JSON on their way to a worker; errors of
     the encoding are replaced or ignored.
     Origin: the contract; WeblateOrg/weblate#5041 (a task that fails with "surrogates not allowed"); PEP 383
@@ -180,7 +181,8 @@ def arbitrary_programs_run_as_given(trial: Trial) -> None:
 def a_module_runs_as_in_an_interpreter(trial: Trial) -> None:
     """``[sys.executable, "-m", module, ...]`` behaves as it does in a new interpreter, even if it runs in a
     forked child: it is ``__main__`` in the main thread, may use ``multiprocessing`` and ``asyncio``, and ends
-    only after its threads, with its ``atexit`` functions and its buffered output.
+    only after its threads have ended, its ``atexit`` functions have run and its buffered output has been
+    written.
 
     Why: a task that works on the command line, and not in the executor, is the hardest to debug.
     Likely causes: workers are daemonic processes, which may not have children; the child calls

@@ -48,8 +48,8 @@ def submit_passes_args_and_kwargs(trial: Trial) -> None:
 
 @must(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
 def submit_accepts_every_kind_of_callable(trial: Trial) -> None:
-    """``submit()`` accepts not only functions: also builtins, classes, bound methods and objects with a
-    ``__call__()``.
+    """``submit()`` accepts every callable, not only functions: builtins, classes, bound methods and objects
+    with a ``__call__()``.
 
     Why: all of them are callables, and in other executors they work.
     Likely causes: ``submit()`` inspects the signature, which many builtins do not have; it uses an attribute

@@ -17,8 +17,8 @@ _MAY_LACK = {Call.START: Capability.START, Call.TERMINATE: Capability.TERMINATE}
 def constructor_accepts_parallelism(trial: Trial) -> None:
     """The constructor accepts the number of tasks that may run at once, and returns an executor.
 
-    Why: parallelism is the one setting that every scheduler passes; an executor whose constructor does not
-    accept it, or does not return, cannot be used.
+    Why: parallelism is the one setting that every executor has; an executor whose constructor does not accept
+    it, or does not return, cannot be used.
     Likely causes: the argument has another name; the constructor needs more arguments (pass them with
     --executor-option, or build the executor in a conftest hook); the constructor waits for something.
     Origin: the executor surface of Airflow (BaseExecutor.__init__ takes parallelism).
@@ -41,7 +41,7 @@ def parallelism_has_a_default(trial: Trial) -> None:
 
 @must(runs_tasks=False)
 def every_required_method_exists(trial: Trial) -> None:
-    """Every required method exists and is callable, except one that the executor declares to lack.
+    """Every required method exists and is callable, except those that the executor declares as lacking.
 
     Why: a scheduler notices a missing method only in the middle of a run, and most of its calls are
     unguarded.
@@ -64,7 +64,7 @@ def every_required_method_exists(trial: Trial) -> None:
 def parallelism_attribute_is_accurate(trial: Trial) -> None:
     """``parallelism`` is the number that was passed to the constructor.
 
-    Why: schedulers and monitoring read it to find out how many tasks may be queued.
+    Why: schedulers and monitoring read it to find out how many tasks may run at once.
     Likely causes: the argument is not stored; a default or a configured value overrides the argument.
     Origin: Airflow reads executor.parallelism for its open-slot metrics.
     """

@@ -34,8 +34,8 @@ _CHAIN = 20
     after=("interface.submit-passes-args-and-kwargs", "states.a-result-belongs-to-its-task"),
 )
 def submit_works_from_several_threads(trial: Trial) -> None:
-    """Several threads can call ``submit()`` at the same time, even as the first calls of the executor: each
-    call runs, and its future gets its own result.
+    """Several threads can call ``submit()`` at the same time, even if the executor has not been used before:
+    each submitted function runs, and each future gets its own result.
 
     Why: programs share one executor between threads, as the standard library's executors allow.
     Likely causes: calls are numbered without a lock; two threads start the workers at the same time; messages

@@ -18,7 +18,7 @@ from executor_conformance.verdicts import expect
 def runs_a_task(trial: Trial) -> None:
     """A started executor runs a submitted task and reports its success.
 
-    Why: this is what an executor is for, and every later rule relies on it.
+    Why: this is what an executor is for, and nearly every other rule relies on it.
     Likely causes: no worker is started; ``start()`` blocks; ``sync()`` never collects the result.
     Origin: the executor contract; apache/airflow#19769 (tasks stuck in queued).
     """

@@ -37,8 +37,8 @@ def _run_tasks_that_end_in_every_way(trial: Trial) -> None:
 
 @must(after=("states.a-command-that-cannot-run-never-succeeds",))
 def tasks_run_no_code_of_the_host(trial: Trial) -> None:
-    """No worker or task runs what the host has registered for its own exit, or goes on in the host's code
-    after the call of the executor that forked it.
+    """No worker or task runs the host's exit functions, and no forked child returns from the executor's code
+    into the host's.
 
     Why: exit functions remove the host's files and close its connections; code after the call schedules
     every task a second time.
@@ -82,7 +82,8 @@ def host_buffers_are_written_once(trial: Trial) -> None:
 
     Why: a record that is in a file twice is wrong data without an error.
     Likely causes: a forked child flushes the buffers that it has inherited, by ``sys.exit()`` or with
-    ``sys.stdout.flush()`` before ``os._exit()``; a program that cannot be executed makes it leave that way.
+    ``sys.stdout.flush()`` before ``os._exit()``; a forked child whose program cannot be executed calls
+    ``sys.exit()``.
     Origin: python/cpython#135335 (each child of the fork server writes the same output again);
     certbot/certbot#477.
     """

@@ -41,7 +41,8 @@ def two_executors_coexist_in_one_process(trial: Trial) -> None:
     """Two executors in one process do not affect each other: each reports only its own tasks, and each ends
     independently.
 
-    Why: schedulers run several executors in parallel, and test suites start one after another.
+    Why: schedulers run several executors in parallel, and test suites create one after another in one
+    process.
     Likely causes: queues, buffers or worker lists are class attributes or module globals; ``end()`` stops
     every child process that it finds; the second ``start()`` finds what the first executor left behind.
     Origin: Airflow 2.10's multiple executors per scheduler; apache/airflow#62192.
@@ -166,8 +167,8 @@ def host_children_keep_their_exit_status(trial: Trial) -> None:
     """The host gets the exit status of its own child processes, whether they exit before ``start()``, while
     tasks run, or before ``end()``.
 
-    Why: schedulers start processes of their own. ``subprocess`` takes a child whose exit status is gone for
-    one that succeeded.
+    Why: schedulers start processes of their own. If the exit status of a child is gone, ``subprocess``
+    reports success.
     Likely causes: ``os.wait()`` or ``os.waitpid(-1)``, in ``sync()`` or in a handler for SIGCHLD, reaps every
     child; SIGCHLD is set to SIG_IGN, so the kernel discards each exit status.
     Origin: benoitc/gunicorn#1584; benoitc/gunicorn#2807 (it reaps children of the application);

@@ -30,8 +30,8 @@ _KIB = 1024
 
 @must(needs=(Observation.LOCAL_PROCESSES,), after=("shutdown.end-leaves-no-worker",), turn="alone")
 def copy_on_write_survives_garbage_collection(trial: Trial) -> None:
-    """With 150 MB of garbage-collected objects in the host before ``start()``, no worker or task that
-    collects garbage grows by 20 MB, or by 15 % of what the host holds.
+    """With 150 MB of objects that the garbage collector tracks in the host before ``start()``, a collection
+    makes no worker or task grow by 20 MB, or by 15 % of those objects, whichever is less.
 
     Why: a garbage collection writes to every object that it visits, and a page that is written to is no
     longer shared.  Each forked process ends up with its own copy of the host's memory.

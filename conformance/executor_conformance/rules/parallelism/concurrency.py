@@ -22,7 +22,7 @@ _MORE_THAN_THE_USUAL_DEFAULT = 40
 def at_most_n_tasks_run_at_once(trial: Trial) -> None:
     """At most N tasks run at the same time.
 
-    Why: parallelism protects the machine, and the systems that tasks connect to.
+    Why: the limit protects the machine, and the systems that tasks connect to.
     Likely causes: tasks are handed to workers without counting the running ones; a slot is released too
     early; the limit applies separately to each kind of task, or to each ``heartbeat()``.
     Origin: apache/airflow#71914; apache/airflow#72048 (slot not held).

@@ -241,8 +241,8 @@ def no_slot_is_lost_in_thousands_of_tasks(trial: Trial) -> None:
     """Two thousand tasks on two slots all run and succeed, and afterwards two tasks run at the same time
     again.
 
-    Fewer tasks are run if 2,000 take longer than three seconds: at least 600, or at least 100 if each task is
-    slow and cannot be run by a shell.
+    If 2,000 tasks take longer than three seconds, fewer are run: at least 600, or at least 100 if tasks are
+    slow and the executor runs no shell commands.
 
     Why: workers are replaced after a number of tasks so that leaked memory is freed; if one is not replaced,
     the executor slows down for days, then stops.

@@ -29,7 +29,7 @@ _LONG_ARGUMENT = 100_000
     )
 )
 def no_delay_with_a_large_host_heap(trial: Trial) -> None:
-    """150 MB of objects in the host add no more to queued time than forking that host explains.
+    """150 MB of objects in the host add no more to queued time than the extra cost of forking that host.
 
     Why: schedulers are large processes, and a task has nothing to do with their heap.
     Likely causes: garbage that is collected, or a heap that is scanned, for each task; several forks of the

@@ -156,7 +156,7 @@ def a_retry_is_as_fast(trial: Trial) -> None:
 )
 def a_batch_of_tasks_starts_together(trial: Trial) -> None:
     """The last of eight tasks that are submitted at once to eight free slots reaches its first instruction
-    within the time that one task may take plus three times what eight such processes cost on the machine.
+    within the queued-time budget of one task plus three times what eight such processes cost on the machine.
 
     Why: schedulers submit whole batches; slots that fill one after the other are not available at first.
     Likely causes: a pause between two starts, to spare the machine; one worker woken up per round of a loop

@@ -140,7 +140,7 @@ def no_process_outlives_a_killed_host(trial: Trial) -> None:
 
     Why: the restarted scheduler runs the tasks again while the orphaned ones are still running.
     Likely causes: workers wait on a queue that they hold open themselves; no parent-death signal, and no
-    check that the parent is alive; tasks run in sessions of their own.
+    check that the parent is alive; tasks run in sessions of their own, which nothing kills.
     Origin: apache/airflow#880; apache/airflow#1157; Airflow's LocalExecutor leaves all of them.
     """
     gate = trial.gate()

@@ -61,7 +61,7 @@ def _interrupt_end(trial: Trial) -> tuple[Subject, Gate, list[Probe]]:
 @must(after=("shutdown.end-finishes-running-tasks", "shutdown.events-during-end-are-delivered"))
 def end_works_again_after_an_interruption(trial: Trial) -> None:
     """If a signal handler of the host raises in ``end()``, as Ctrl-C does, another ``end()`` returns, and
-    each task has exactly one terminal event, which is true.
+    each task has exactly one terminal event, with the right outcome.
 
     Why: Ctrl-C during a long ``end()`` is followed by the clean-up code of the host, which calls it again.
     Likely causes: a lock or a list of workers is left as it was in the middle of the first call; the first

@@ -78,8 +78,8 @@ def a_with_statement_ends_the_executor(trial: Trial) -> None:
     """``with executor:`` waits for the calls that were submitted in it, and shuts the executor down.  An
     exception that leaves it is passed on.
 
-    Why: it is the usual way to use an executor, and nobody looks at the results of calls afterwards that the
-    statement has waited for.
+    Why: it is the usual way to use an executor, and after the statement has waited for the calls, nobody
+    looks at their results.
     Likely causes: ``__exit__()`` calls ``shutdown(wait=False)``, or cancels queued calls even if there is no
     exception; it returns a true value; ``__enter__()`` returns something else.
     Origin: concurrent.futures.Executor; pyiron/executorlib#94 (calls are not finished);

@@ -143,8 +143,8 @@ def a_finished_key_can_run_again(trial: Trial) -> None:
     ),
 )
 def a_key_submitted_again_loses_no_unread_event(trial: Trial) -> None:
-    """A key whose terminal event is still in the event buffer is rejected, or both of its events are
-    returned, the older one first.
+    """If a key is submitted again while its terminal event is still in the event buffer, it is rejected, or
+    calls of ``get_event_buffer()`` return one event after the other, the older one first.
 
     Why: a deferred task is submitted again under the same key; if its first event is lost, the scheduler
     takes the end of its second part for the end of its first.

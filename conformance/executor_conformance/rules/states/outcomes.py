@@ -66,8 +66,8 @@ def exit_status_decides_the_outcome(trial: Trial) -> None:
     after=("states.exit-status-decides-the-outcome", "interface.command-kinds-are-accurate"),
 )
 def system_exit_maps_to_its_exit_status(trial: Trial) -> None:
-    """``SystemExit`` means what it means to the interpreter: no argument, ``None`` and 0 are ``success``, a
-    string is ``failed``.
+    """``SystemExit`` means what it means to the interpreter: no argument, ``None`` and 0 are ``success``; any
+    other integer, and a string, are ``failed``.
 
     Why: ``sys.exit()`` is the usual way for a Python program to exit. In a forked worker it is an exception,
     and both ways of running a task must agree.
@@ -214,8 +214,8 @@ _USED_BY_EXECUTORS = (
     )
 )
 def exceptions_of_every_type_are_failures(trial: Trial) -> None:
-    """A task that raises is reported ``failed`` and runs once, even if the executor uses exceptions of this
-    type itself, such as EOFError, TimeoutError, StopIteration or ``queue.Empty``.
+    """A task that raises an exception is reported ``failed`` and runs once, even if the executor uses
+    exceptions of the same type internally, such as EOFError, TimeoutError, StopIteration or ``queue.Empty``.
 
     Why: tasks read files, pipes and queues, so they raise what the executor's own pipes and queues raise.
     Likely causes: ``except EOFError`` or ``except queue.Empty`` around more than the read from the queue; a
