@@ -307,4 +307,14 @@ def test_a_bounded_queue_does_not_explain_a_hang_with_an_empty_one(backlog: floa
 def test_a_call_that_hung_often_enough_is_not_made_again(
     hangs: dict[str, dict[str, float]], blamed: dict[str, HungCall]
 ) -> None:
-    assert hung_calls(hangs, borne=4) == blamed
+    assert hung_calls(hangs, {}.get, borne=4) == blamed
+
+
+def test_a_hang_after_a_worker_death_is_no_reason_to_avoid_the_call() -> None:
+    death = "faults.a-killed-worker-fails-its-task"
+    hung = blocked_by(death, HUNG)
+    findings = {death: FAILED, "a.b": hung, "a.c": hung, "a.d": hung, "a.e": HUNG}
+    hangs = {"end()": dict.fromkeys(["a.b", "a.c", "a.d", "a.e"], 0.0)}
+    assert hung_calls(hangs, findings.get, borne=2) == {}
+    findings[death] = HUNG
+    assert hung_calls(hangs, findings.get, borne=2) == {"end()": HungCall("a.b")}

@@ -86,7 +86,7 @@ def test_a_rule_that_met_an_intermittent_hang_is_judged_again(
     judge = judge_of(store, {rule_id: tries, INTERMITTENT_HANG_RULE: [HUNG]}, {rule_id})
     assert judge.judge(catalogue()[rule_id]).verdict is verdict
     assert judge.judge(catalogue()[INTERMITTENT_HANG_RULE]).verdict is Verdict.FAILED
-    assert not hung_calls(store.hangs(), borne=4)
+    assert not hung_calls(store.hangs(), store.load, borne=4)
 
 
 @pytest.mark.parametrize(

@@ -342,22 +342,39 @@ def blocked_by(rule_id: str, finding: Finding | None = None) -> Finding:
     )
 
 
-def hung_calls(hangs: Mapping[str, Mapping[str, float]], *, borne: int) -> dict[str, HungCall]:
+def hung_calls(
+    hangs: Mapping[str, Mapping[str, float]], lookup: Lookup, *, borne: int
+) -> dict[str, HungCall]:
     """Calls that are not to be made again in this run.
 
     An executor with a bounded queue hangs in ``submit()`` only while the queue is full, and one that runs
     tasks in ``heartbeat()`` only if a task does not end.  So a call that hung with tasks in flight, one of
-    which could not end, is still made with fewer of them.
+    which could not end, is still made with fewer of them.  A hang that another kind of failure explains, such
+    as that of ``end()`` after the death of a worker, does not count: elsewhere the call may return.
 
     :param hangs: call -> id of each rule in which it hung -> tasks in flight per slot at that time.
+    :param lookup: the findings so far.
     :param borne: how many rules may meet a hang, where none of them is about that call.
     """
     why = {}
     special = {INTERMITTENT_HANG_RULE, *_SHORTAGES}
     for call, rules in hangs.items():
-        counted = {rule: backlog for rule, backlog in rules.items() if rule not in special}
+        counted = {
+            rule: backlog
+            for rule, backlog in rules.items()
+            if rule not in special and not _is_explained_otherwise(rule, call, lookup)
+        }
         owners = [owner for owner in OWNERS_OF_CALLS.get(call, ()) if owner in counted]
         enough = 2 if owners else borne
         if len(counted) >= enough:
             why[call] = HungCall((owners or list(counted))[0], sorted(counted.values())[enough - 1])
     return why
+
+
+def _is_explained_otherwise(rule_id: str, call: str, lookup: Lookup) -> bool:
+    """Whether a rule in which a call hung is blocked by one that did not fail by such a hang."""
+    finding = lookup(rule_id)
+    if finding is None or finding.verdict is not Verdict.BLOCKED:
+        return False
+    blocker = lookup(finding.blocked_by)
+    return blocker is not None and blocker.verdict is Verdict.FAILED and blocker.hung_call != call

@@ -142,7 +142,7 @@ class Runner:
         return replace(
             self.context,
             budgets=budgets,
-            hung_calls=hung_calls(hangs, borne=_HANGS_BORNE),
+            hung_calls=hung_calls(hangs, self.store.load, borne=_HANGS_BORNE),
             second_wait_s=second_wait_s,
             no_second_wait=frozenset(hurried),
         )

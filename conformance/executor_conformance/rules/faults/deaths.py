@@ -243,7 +243,11 @@ def capacity_is_restored_after_worker_deaths(trial: Trial) -> None:
 
 @must(
     needs=(Observation.LOCAL_PROCESSES,),
-    after=("states.death-by-signal-is-a-failure", "faults.capacity-is-restored-after-worker-deaths"),
+    after=(
+        "states.death-by-signal-is-a-failure",
+        "faults.a-killed-worker-fails-its-task",
+        "faults.capacity-is-restored-after-worker-deaths",
+    ),
 )
 def survives_the_death_of_all_workers(trial: Trial) -> None:
     """After all workers were killed at the same time, each of their tasks is reported ``failed`` and the
