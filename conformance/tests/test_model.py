@@ -74,6 +74,7 @@ def test_programs_for_which_there_is_no_time_are_counted(monkeypatch: pytest.Mon
     explorer = generating.explore(trial, kills=False, seed=1)  # type: ignore[arg-type]
     assert explorer.performed == 0
     assert explorer.not_run > 10
+    assert explorer.ran_few
 
 
 @pytest.mark.parametrize("kills", [False, True])

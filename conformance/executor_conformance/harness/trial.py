@@ -52,7 +52,7 @@ class Trial(TrialBase):
         self._blackboard = blackboard
         self._needs = needs
         self.built: list[Any] = []
-        #: Random programs for which there was no time; shown to the user.
+        #: Random programs for which there was no time, if they are more than a third; shown to the user.
         self.programs_not_run = 0
 
     # -- executors -------------------------------------------------------------------------------------------

@@ -170,10 +170,14 @@ class Explorer:
         return max(self.excused, key=self.excused.count)
 
     @property
+    def ran_few(self) -> bool:
+        """Whether less than two thirds of the programs have run."""
+        return self.performed < 2 * self.programs / 3
+
+    @property
     def _has_time(self) -> bool:
         """Whether the search may go on; it has more time while only a few programs have run."""
-        few = self.performed < 2 * self.programs / 3
-        return monotonic() < self._began + self._search_s * (_EXTENSION_FOR_FEW if few else 1)
+        return monotonic() < self._began + self._search_s * (_EXTENSION_FOR_FEW if self.ran_few else 1)
 
     def try_out(self, program: Program) -> bool:
         """Whether a program violates a rule; a program that there is no time to run does not."""

@@ -125,7 +125,7 @@ def _explore(trial: Trial, *, kills: bool, limited: bool = True, share: float = 
     else:
         explorer = explore(trial, kills=kills, seed=trial.context.seed, limited=limited, share=share)
         found = explorer.shrunk()
-        trial.programs_not_run += explorer.not_run
+        trial.programs_not_run += explorer.not_run if explorer.ran_few else 0
         trial.measurements.update(
             seed=trial.context.seed,
             programs=trial.measurements.get("programs", 0) + explorer.performed,
