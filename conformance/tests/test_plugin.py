@@ -122,7 +122,7 @@ def test_function_without_arguments_makes_an_executor_of_fixed_size(
     )
     judged = judge("--executor=pools:pool", "-k", "constructor-accepts or parallelism.no-slot or first-come")
     assert judged.status == 0, judged.output
-    assert "parallelism: pool takes no parallelism argument; it runs 3 tasks at a time" in judged.stdout
+    assert "parallelism: pool takes no parallelism argument, and 3 tasks run at once" in judged.stdout
     assert list(judged.rules("passed")) == ["parallelism.no-slot-is-idle-while-tasks-wait"]
     reasons = judged.rules("not_applicable")
     assert reasons["interface.constructor-accepts-parallelism"] == "pool takes no parallelism argument"
@@ -150,7 +150,7 @@ def test_executor_that_runs_a_task_within_a_call_has_one_slot(
     )
     judged = judge("--executor=pools:InTheCall", "-k", "lifecycle.runs-a-task")
     passed(judged, "lifecycle.runs-a-task")
-    assert "it runs 1 task at a time" in judged.stdout
+    assert "and one task runs at a time" in judged.stdout
 
 
 def test_required_arguments_that_nothing_passes_are_a_usage_error(

@@ -50,6 +50,15 @@ class Facts:
     slots: int = 0
     lacks: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def at_once(self) -> str:
+        """How many tasks run at once, where the suite cannot choose that, in words."""
+        if not self.slots:
+            return "it could not be observed how many tasks run at once"
+        if self.slots == 1:
+            return "one task runs at a time"
+        return f"{self.slots}{' or more' if self.slots == MOST_SLOTS else ''} tasks run at once"
+
     def budgets(self, calibration: Calibration) -> Budgets:
         """How long to wait for this executor on this machine."""
         return Budgets.of(

@@ -102,7 +102,7 @@ class Trial(TrialBase):
         if not self.context.fixed:
             return usual
         if not 0 < self.facts.slots < MOST_SLOTS:
-            raise NotApplicable(f"{self.context.fixed}, and {_at_once(self.facts.slots)}")
+            raise NotApplicable(f"{self.context.fixed}, and {self.facts.at_once}")
         return self.facts.slots
 
     def slots_up_to(self, usual: int) -> int:
@@ -114,11 +114,11 @@ class Trial(TrialBase):
             return
         seen = self.facts.slots
         if not seen and slots != 1:
-            what = _at_once(seen)
+            what = self.facts.at_once
         elif slots is None and (parallelism != seen or seen == MOST_SLOTS):
-            what = f"{_at_once(seen)}; the rule needs exactly {parallelism}"
+            what = f"{self.facts.at_once}; the rule needs exactly {parallelism}"
         elif slots is not None and slots > max(seen, 1):
-            what = f"{_at_once(seen)}; the rule needs {slots}"
+            what = f"{self.facts.at_once}; the rule needs {slots}"
         else:
             return
         raise NotApplicable(f"{self.context.fixed}, and {what}")
@@ -181,14 +181,6 @@ class Trial(TrialBase):
             within.dispose()
 
         return contain(inside, limits=limits, scratch=scratch)
-
-
-def _at_once(slots: int) -> str:
-    if not slots:
-        return "it could not be observed how many tasks run at once"
-    if slots == 1:
-        return "one task runs at a time"
-    return f"{slots}{' or more' if slots == MOST_SLOTS else ''} tasks run at once"
 
 
 @contextmanager

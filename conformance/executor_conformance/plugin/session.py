@@ -20,7 +20,7 @@ import pytest
 from executor_conformance.adapters.registry import AdapterError, adapters, unusable
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
-from executor_conformance.harness.context import MOST_SLOTS, RunContext
+from executor_conformance.harness.context import RunContext
 from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.background import Background
@@ -446,11 +446,7 @@ def _origin(spec: str) -> str:
 def _peculiarities(discovery: Discovery) -> Iterator[str]:
     facts = discovery.facts
     if fixed := facts.lacks.get(Capability.CHOSEN_PARALLELISM.name):
-        seen = {1: "1 task", MOST_SLOTS: f"{MOST_SLOTS} or more tasks"}
-        runs = f"runs {seen.get(facts.slots, f'{facts.slots} tasks')} at a time"
-        yield f"parallelism: {fixed}; " + (
-            f"it {runs}" if facts.slots else "how many tasks run at a time is unknown"
-        )
+        yield f"parallelism: {fixed}, and {facts.at_once}"
     if facts.starts_on_import:
         yield f"import: starts {facts.starts_on_import}; so each rule imports the target again"
 

@@ -216,8 +216,8 @@ def no_object_leak_per_coroutine(trial: Trial) -> None:
     """Once the event of a coroutine has been drained, no task, future or coroutine object of it is left.
 
     Why: a loop runs for months, and everything left on it costs time in each iteration.
-    Likely causes: tasks are kept in a list that is never emptied; a helper asyncio task for each coroutine is
-    never awaited; futures are kept for their results.
+    Likely causes: tasks are kept in a list that is never emptied; a helper asyncio task is created for each
+    coroutine and never removed; futures are kept for their results.
     Origin: the documentation of asyncio.create_task (keep a reference, and discard it when it is done).
     """
     subject = trial.started(parallelism=20)

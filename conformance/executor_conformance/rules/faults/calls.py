@@ -26,9 +26,9 @@ def cancelling_a_running_call_harms_no_other(trial: Trial) -> None:
     cancelled.  In both cases every other call ends as usual, and no slot is lost.
 
     Why: a caller that gives up after a timeout cancels without knowing whether the call has started.
-    Likely causes: ``cancel()`` marks the future of a running call as cancelled, and then to set its result
-    raises InvalidStateError in the one thread that sets the results of all calls; the killed worker of a
-    cancelled call is not replaced.
+    Likely causes: ``cancel()`` marks the future of a running call as cancelled, so setting its result raises
+    InvalidStateError in the one thread that sets all results; the killed worker of a cancelled call is not
+    replaced.
     Origin: vllm-project/vllm-omni#5821 and pull request 5983 (that thread ends, and nothing ever completes);
     noxdafox/pebble#75 (the InvalidStateError).
     """

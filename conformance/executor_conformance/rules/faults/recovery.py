@@ -64,6 +64,7 @@ def expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str)
     :param when: what has happened before, for the messages.
     """
     parallelism = max(trial.facts.slots, 1) if trial.context.fixed else parallelism
+    expected = f"{parallelism} tasks to run at once {when}" if parallelism > 1 else f"a task to run {when}"
     for _ in range(parallelism + 1):
         # One task need not be held, and cannot be where the executor runs it within a call.
         gate = trial.gate() if parallelism > 1 else None
@@ -71,7 +72,7 @@ def expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str)
         subject.submit(*held)
         subject.require(
             lambda: all(probe.started or subject.outcome(probe) for probe in held),  # noqa: B023
-            expected=f"{parallelism} tasks to run at once {when}",
+            expected=expected,
             actual=lambda: f"{sum(probe.started for probe in held)} started; {subject.describe(held)}",  # noqa: B023
             stalled=True,
         )
@@ -90,6 +91,6 @@ def expect_capacity(trial: Trial, subject: Subject, parallelism: int, when: str)
             return
     expect(
         False,
-        expected=f"{parallelism} tasks to run at once {when}",
+        expected=expected,
         actual=f"in each of {parallelism + 1} attempts, a task ended without having started",
     )

@@ -15,8 +15,8 @@ def command_kinds_are_accurate(trial: Trial) -> None:
     """Commands of every kind in ``command_kinds`` are run, and no command of another kind is reported
     ``success`` without having run.
 
-    Why: callers use it to decide what to submit; a coroutine function that is called but never awaited has
-    done nothing, and must not count as a success.
+    Why: callers use it to decide what to submit; calling a coroutine function only creates a coroutine, so
+    nothing has run, and that must not count as a success.
     Likely causes: the attribute was copied and never checked; a coroutine function is called like any other
     callable; commands that cannot be run are dropped.
     Origin: apache/airflow pull requests 5788 and 6984 (the AsyncExecutor proposal: one interface for both).

@@ -41,7 +41,7 @@ def parallelism_has_a_default(trial: Trial) -> None:
 
 @must(runs_tasks=False)
 def every_required_method_exists(trial: Trial) -> None:
-    """Every required method exists and is callable, except those that the executor declares as lacking.
+    """Every required method exists and is callable, except those that the executor declares as missing.
 
     Why: a scheduler notices a missing method only in the middle of a run, and most of its calls are
     unguarded.

@@ -124,7 +124,7 @@ def _expect_no_growth(trial: Trial, cycle: Callable[[], None], what: str) -> Non
         not growth,
         expected=f"no more resources after {cycles + 2} cycles of {what} than after two",
         actual=", ".join(f"{count} more of: {kind}" for kind, count in growth.items()),
-        # A zombie is a process, and nothing else.
+        # If no more processes are left, zombies are no explanation.
         unexplained_by=() if "process" in growth else ("shutdown.no-zombie-is-left",),
     )
 
