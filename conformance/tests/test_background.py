@@ -244,6 +244,17 @@ def test_it_starts_only_if_two_executors_were_seen_to_work_at_once(
     assert (noted.given is not None) == starts
 
 
+def test_whether_two_executors_work_at_once_is_judged_first(tmp_path: Path) -> None:
+    noted = Noted(tmp_path)
+    selected = frozenset({IN_ORDER.id, COEXIST, *(rule.id for rule in BACKGROUND)})
+    store = VerdictStore(str(tmp_path))
+    judge = Judge(by_this_process, store, selected, location=TaskLocation.HOST, background=noted)
+    judge.begin()
+    assert noted.given is None
+    judge.judge(IN_ORDER)
+    assert noted.given is not None
+
+
 def test_it_runs_selected_and_applicable_rules(tmp_path: Path) -> None:
     store, noted = VerdictStore(str(tmp_path)), Noted(tmp_path)
     selected = frozenset({IN_ORDER.id, *(rule.id for rule in BACKGROUND[1:])})

@@ -14,6 +14,7 @@ import pytest
 from conftest import REPOSITORY, Command, Judged
 
 from executor_conformance.report.json_format import schema
+from executor_conformance.rules import catalogue
 
 TARGET = "--executor=executor_reference:LocalExecutor"
 RULE = "lifecycle.runs-a-task"
@@ -243,7 +244,7 @@ def test_temporary_folder_of_the_run_is_deleted(judge: Command, pytester: pytest
                 super().end()
                 with open(HERE / "ends", "a") as file:
                     print(file=file)
-                if (HERE / "ends").stat().st_size > 3:
+                if (HERE / "ends").stat().st_size > 8:
                     shutil.rmtree(HERE / "tmp", ignore_errors=True)
                     (HERE / "tmp").mkdir(exist_ok=True)
         """
@@ -478,6 +479,13 @@ def own_tests(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.usefixtures("own_tests")
+def test_rules_that_run_alone_are_the_last(judge: Command) -> None:
+    """They would wait for the rules in the background, and nothing would run meanwhile."""
+    listed = [line for line in judge(TARGET, "--collect-only", "-q").stdout.splitlines() if "::" in line]
+    alone = [rule.id.replace(".", "::") for rule in catalogue().values() if rule.turn == "alone"]
+    assert listed[-len(alone) :] == alone
+
+
 def test_own_tests_are_not_collected(judge: Command, pytester: pytest.Pytester) -> None:
     assert "test_own" not in judge(TARGET, "--collect-only", "-q").stdout
     pytester.makeini("[pytest]\ntestpaths = tests\n")

@@ -54,6 +54,11 @@ class Judge:
     def _blame(self) -> Blame:
         return Blame(catalogue())
 
+    def begin(self) -> None:
+        """Judge first whether rules may run in the background, so that those of this run start at once."""
+        if self.background is not None and _COEXIST in self.selected:
+            self.judge(catalogue()[_COEXIST])
+
     def judge(self, rule: Rule) -> Finding:
         """The finding on a rule; judges it now unless that has been done.
 

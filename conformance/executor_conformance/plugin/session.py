@@ -191,6 +191,7 @@ class ConformanceSession:
             try:
                 if self._judge is None:
                     self._judge = self._make_judge()
+                    self._judge.begin()
                 return self._judge.judge(rule)
             except FileNotFoundError:
                 if os.path.isdir(self.directory):
@@ -290,6 +291,7 @@ class ConformanceSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=_runs_alone)  # at the end, nothing that they would wait for is still running
         self._selected = frozenset(item.rule.id for item in items if isinstance(item, RuleItem))
         if not self._selected and not hasattr(self.config, "workerinput"):
             self._refuse_empty_selection()
@@ -431,6 +433,10 @@ class ConformanceSession:
         if self._judge is not None:
             gc.freeze()
         self._clean()
+
+
+def _runs_alone(item: pytest.Item) -> bool:
+    return isinstance(item, RuleItem) and item.rule.turn == "alone"
 
 
 def _passed(findings: Mapping[str, Finding], rule_id: str) -> bool:

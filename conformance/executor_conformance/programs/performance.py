@@ -108,8 +108,8 @@ class Performance:
             return [task for task in self._tasks if self._subject.outcome(task.probe)]
 
         will_end = any(task.gate is None or task.released or task.killed_ns for task in self._tasks)
-        if will_end and len(self._running()) < self._slots:
-            self.trial.wait_for(done, pump=self._subject.pump, budget_s=self.trial.budgets.arrival_s / 8)
+        if will_end:
+            self._wait(done, self._subject.pump, self.trial.budgets.arrival_s / 8)
         old = _chosen(step, done())
         if old is None:
             return
@@ -125,10 +125,10 @@ class Performance:
     def _do_work(self, step: Step) -> None:
         self._log(step.describe(""))
         free = [task for task in self._tasks if (task.gate is None or task.released) and not task.killed_ns]
-        self.trial.wait_for(
+        self._wait(
             lambda: all(task.probe.finished or self._subject.outcome(task.probe) for task in free),
-            pump=self._subject.beat,
-            budget_s=self.trial.budgets.arrival_s / 4,  # held tasks may have all the slots
+            self._subject.beat,
+            self.trial.budgets.arrival_s / 4,
         )
         self.trial.quiet(self._subject.beat)
 
@@ -302,6 +302,12 @@ class Performance:
                 ),
                 pump=pump,
             )
+
+    def _wait(self, condition: Callable[[], object], pump: Callable[[], object], budget_s: float) -> None:
+        """Pump until the condition holds, or held tasks have all the slots, or the budget is used up."""
+        self.trial.wait_for(
+            lambda: condition() or len(self._running()) >= self._slots, pump=pump, budget_s=budget_s
+        )
 
     def _await(
         self,

@@ -38,6 +38,7 @@ _EXECUTOR_WINDOWS = 4
         "parallelism.unlimited-mode-has-no-hidden-limit",
         "model.unlimited-mode-keeps-every-invariant",
     ),
+    turn="alone",
 )
 def no_leak_in_unlimited_mode(trial: Trial) -> None:
     """Where parallelism 0 means unlimited, tasks leak no resources, and the memory of the host stops growing.

@@ -235,7 +235,8 @@ def failed_tasks_release_their_slots(trial: Trial) -> None:
         "parallelism.n-tasks-run-at-once",
         "states.exactly-one-terminal-event",
         "states.a-burst-is-reported-completely",
-    )
+    ),
+    turn="background",
 )
 def no_slot_is_lost_in_thousands_of_tasks(trial: Trial) -> None:
     """Two thousand tasks on two slots all run and succeed, and afterwards two tasks run at the same time

@@ -272,7 +272,8 @@ def large_results_do_not_block_end(trial: Trial) -> None:
         "states.a-burst-is-reported-completely",
         "shutdown.end-finishes-queued-tasks",
         "shutdown.events-during-end-are-delivered",
-    )
+    ),
+    turn="background",
 )
 def end_returns_with_hundreds_of_uncollected_outcomes(trial: Trial) -> None:
     """``end()`` returns, and every outcome is reported, if hundreds of tasks with long keys and long errors

@@ -15,7 +15,7 @@ _PAUSE_S, _PAUSE_FORKS = 0.05, 20
 _MAX_PAUSES = 16
 
 
-@must(needs=(Observation.VISIBLE_WORKERS,), after=("shutdown.end-leaves-no-worker",))
+@must(needs=(Observation.VISIBLE_WORKERS,), after=("shutdown.end-leaves-no-worker",), turn="background")
 def end_has_no_shutdown_race(trial: Trial) -> None:
     """``end()`` returns and every worker exits even if the caller is slow: a worker that ``end()`` wakes may
     act and exit before ``end()`` takes its next step.

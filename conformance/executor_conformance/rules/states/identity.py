@@ -15,7 +15,7 @@ from executor_conformance.rules.states.counting import expect_one_terminal_event
 from executor_conformance.verdicts import NotApplicable, expect
 
 
-@must(needs=(Capability.KEYS,), after=("states.submit-does-not-block",))
+@must(needs=(Capability.KEYS,), after=("states.submit-does-not-block",), turn="background")
 def no_concurrent_runs_of_one_key(trial: Trial) -> None:
     """A key that is submitted again while its task is queued or running never runs twice at the same time.
 
