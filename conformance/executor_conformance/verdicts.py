@@ -40,6 +40,8 @@ class FailureMode(str, enum.Enum):
     HUNG = "hung"
     #: The host process ended.
     DIED = "died"
+    #: There were more processes than the suite allows.
+    CROWDED = "crowded"
     #: A file descriptor of the host was closed that the suite was using.
     CLOSED = "closed"
     #: A task or an event that the rule only needs on its way did not come.

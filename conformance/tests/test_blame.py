@@ -28,6 +28,7 @@ BLAME = Blame(catalogue())
 PASSED = Finding(Verdict.PASSED)
 FAILED = Finding(Verdict.FAILED, expected="one thing", actual="another")
 STALLED = replace(FAILED, failure_mode=FailureMode.STALLED)
+CROWDED = replace(FAILED, failure_mode=FailureMode.CROWDED)
 RAISED = replace(FAILED, failure_mode=FailureMode.RAISED)
 KEY_ERROR = replace(RAISED, raised="KeyError")
 HUNG = replace(FAILED, failure_mode=FailureMode.HUNG, hung_call="end()")
@@ -131,6 +132,8 @@ def test_a_missing_method_explains_only_that_a_call_raises() -> None:
             False,
         ),
         ("parallelism.n-tasks-run-at-once", FAILED, STALLED, True),
+        ("shutdown.no-zombie-is-left", FAILED, CROWDED, True),
+        ("shutdown.no-zombie-is-left", STALLED, CROWDED, False),
         ("lifecycle.idle-sync-is-harmless", RAISED, RAISED, True),
         ("lifecycle.idle-sync-is-harmless", FAILED, RAISED, False),
         ("lifecycle.idle-sync-is-harmless", KEY_ERROR, KEY_ERROR, True),

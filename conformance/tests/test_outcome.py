@@ -42,7 +42,7 @@ def test_a_hang_names_the_call_and_what_came_before() -> None:
     assert "Thread 1" in finding.evidence
 
 
-@pytest.mark.parametrize("end", [end for end in End if end is not End.HANG])
+@pytest.mark.parametrize("end", [end for end in End if end not in (End.HANG, End.PROCESSES)])
 def test_every_other_end_is_a_failure_that_says_what_happened(end: End) -> None:
     finding = finding_from(ContainmentResult(end, detail="some detail", call_name="start()"))
     assert finding.verdict is Verdict.FAILED
@@ -50,6 +50,14 @@ def test_every_other_end_is_a_failure_that_says_what_happened(end: End) -> None:
     assert finding.expected
     assert finding.actual
     assert finding.hung_call == ""
+
+
+def test_too_many_processes_are_a_failure_mode_of_their_own() -> None:
+    finding = finding_from(ContainmentResult(End.PROCESSES, detail="266", call_name="heartbeat()"))
+    assert finding.failure_mode is FailureMode.CROWDED
+    assert finding.message == (
+        "expected a process count bounded by parallelism; actual: 266 processes in heartbeat()"
+    )
 
 
 @pytest.mark.parametrize(

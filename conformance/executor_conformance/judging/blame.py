@@ -89,7 +89,8 @@ OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
         "lifecycle.two-executors-coexist-in-one-process",
         "faults.sync-survives-a-worker-death",
     ),
-    FailureMode.DIED: (
+    FailureMode.DIED: (FIRST_TASK_RULE, "parallelism.at-most-n-tasks-run-at-once"),
+    FailureMode.CROWDED: (
         FIRST_TASK_RULE,
         "parallelism.at-most-n-tasks-run-at-once",
         "shutdown.no-zombie-is-left",
@@ -99,6 +100,7 @@ OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
         FIRST_TASK_RULE,
         "states.an-exception-is-a-failure",
         "states.exactly-one-terminal-event",
+        "interface.a-module-runs-as-in-an-interpreter",
         "parallelism.n-tasks-run-at-once",
         "lifecycle.two-executors-coexist-in-one-process",
         "parallelism.failed-tasks-release-their-slots",
@@ -122,6 +124,8 @@ MEANING_OF_EVENTS = (
 )
 
 _WRONG_EVENTS = (FailureMode.MISREPORTED, FailureMode.MISCOUNTED)
+#: What an owner that failed by its own check explains: the same fault shows so in rules that do not check it.
+_SHOWN_ELSEWHERE = (FailureMode.CLOSED, FailureMode.CROWDED, FailureMode.STALLED, *_WRONG_EVENTS)
 
 Lookup = Callable[[str], Finding | None]
 
@@ -285,7 +289,7 @@ class Blame:
         if other.verdict is Verdict.BLOCKED and self.rules[other.blocked_by].gateway:  # it was not run
             return True
         if other.failure_mode is None:
-            return finding.failure_mode in (FailureMode.CLOSED, FailureMode.STALLED, *_WRONG_EVENTS)
+            return finding.failure_mode in _SHOWN_ELSEWHERE
         if other.raised and finding.raised and other.raised != finding.raised:
             return False
         if rule.id in _SHORTAGES and other.hung_backlog > finding.hung_backlog:  # no queue was full

@@ -42,6 +42,8 @@ _ACTUAL = {
     End.OUTPUT: "{detail} of output {where}",
     End.INTERRUPTED: "it was interrupted {where}",
 }
+#: How a rule failed if it ended so; other ends are those of a host that died.
+_MODES = {End.HANG: FailureMode.HUNG, End.PROCESSES: FailureMode.CROWDED}
 
 
 def evaluate_rule(body: Callable[[Trial], None], trial: Trial) -> Finding:
@@ -119,7 +121,7 @@ def _finding_from_end(ended: ContainmentResult) -> Finding:
             "processes:\n" + "\n".join(ended.tree) if ended.tree else "",
             _output_of(ended),
         ),
-        failure_mode=FailureMode.HUNG if hung else FailureMode.DIED,
+        failure_mode=_MODES.get(ended.end, FailureMode.DIED),
         hung_call=ended.call_kind if hung else "",
         hung_backlog=ended.call_backlog if hung else 0.0,
         cut_off=ended.end is End.TIMEOUT,
