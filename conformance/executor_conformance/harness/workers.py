@@ -9,7 +9,7 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial_base import TrialBase
-from executor_conformance.verdicts import NotApplicable
+from executor_conformance.verdicts import NotApplicable, Stalled
 
 
 def line_of(trial: TrialBase, pid: int) -> list[int]:
@@ -35,8 +35,14 @@ def workers_of(trial: TrialBase, probes: Sequence[Probe]) -> list[int]:
 
     It is the topmost process above the task that has none of the other tasks below it: a process that
     several tasks share is a helper.
+
+    :raises Stalled: the process of one of them has ended.
     """
     lines = [line_of(trial, probe.runs[0].pid) for probe in probes]
+    if not all(lines):
+        raise Stalled(
+            expected="all tasks to be running", actual=f"the process of {probes[lines.index([])]} has ended"
+        )
     workers = []
     for number, line in enumerate(lines):
         others = {pid for other in lines[:number] + lines[number + 1 :] for pid in other}
@@ -44,6 +50,15 @@ def workers_of(trial: TrialBase, probes: Sequence[Probe]) -> list[int]:
         # Two tasks may share even their own process; then that is the worker.
         workers.append(own[-1] if own else line[0])
     return workers
+
+
+def need_separate_processes(one: Probe, other: Probe) -> None:
+    """Leave the rule if both tasks share a process, as coroutines do: a signal to it always hits both.
+
+    :raises NotApplicable: they share one.
+    """
+    if one.runs[0].pid == other.runs[0].pid:
+        raise NotApplicable("its tasks share one process (same pid)")
 
 
 @dataclass(frozen=True)

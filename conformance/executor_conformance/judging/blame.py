@@ -100,7 +100,6 @@ OWNERS_OF_MODES: Mapping[FailureMode, tuple[str, ...]] = {
         FIRST_TASK_RULE,
         "states.an-exception-is-a-failure",
         "states.exactly-one-terminal-event",
-        "interface.a-module-runs-as-in-an-interpreter",
         "parallelism.n-tasks-run-at-once",
         "lifecycle.two-executors-coexist-in-one-process",
         "parallelism.failed-tasks-release-their-slots",

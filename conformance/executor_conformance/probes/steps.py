@@ -30,7 +30,7 @@ A step is ``name`` or ``name=value``:
 ``look=WHAT``       record ``marked`` or ``clean``: whether an earlier task has changed it
 ``signals``         record whether SIGINT or SIGTERM is ignored, blocked or handled
 ``stdin``           record what can be read from standard input without waiting
-``terminal``        record whether it has a terminal
+``terminal``        record what ``own_terminal`` returns
 ``thread``          record whether it runs in the main thread of its process
 ``ancestors``       record the pids of the processes above it, the nearest first; 0 is above the first
 ``collect``         collect garbage, and record the KiB of private memory that the process has then;
@@ -278,12 +278,13 @@ def _stdin(journal: str, probe: str, run_id: str, value: str) -> None:
 
 
 def _terminal(journal: str, probe: str, run_id: str, value: str) -> None:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        note(journal, probe, run_id, "none")
-    else:
-        note(journal, probe, run_id, "a terminal")
+    note(journal, probe, run_id, own_terminal())
+
+
+def own_terminal() -> str:
+    """The number of the device that is this process's controlling terminal; 0: it has none."""
+    with open("/proc/self/stat") as file:
+        return file.read().rpartition(")")[2].split()[4]
 
 
 def _thread(journal: str, probe: str, run_id: str, value: str) -> None:

@@ -14,7 +14,7 @@ from executor_conformance.contract import SUCCESS, TaskKey
 from executor_conformance.harness import processes
 from executor_conformance.harness.linux import monotonic_ns
 from executor_conformance.harness.trial import Trial
-from executor_conformance.harness.workers import workers_of
+from executor_conformance.harness.workers import need_separate_processes, workers_of
 from executor_conformance.programs.checking import Performed, ProgramTask, RuleViolated
 from executor_conformance.programs.program import DAGS, Program, Step
 from executor_conformance.requirements import Capability, TaskLocation
@@ -186,6 +186,8 @@ class Performance:
             return
         doomed = running[step.task % len(running)]
         others = [task.probe for task in running if task is not doomed]
+        for other in others:
+            need_separate_processes(doomed.probe, other)
         self._log(step.describe(doomed.number))
         self._killed = True
         doomed.killed_ns = monotonic_ns()

@@ -6,13 +6,12 @@ from executor_conformance.harness import processes
 from executor_conformance.harness.slow_caller import SlowCaller
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
-from executor_conformance.harness.workers import workers_of
+from executor_conformance.harness.workers import need_separate_processes, workers_of
 from executor_conformance.requirements import Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.killing import (
     kill_new_process,
     let_reruns_end,
-    need_separate_processes,
 )
 from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
 from executor_conformance.verdicts import NotApplicable

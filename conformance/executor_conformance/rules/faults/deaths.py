@@ -8,7 +8,7 @@ from executor_conformance.contract import FAILED, SUCCESS, TERMINAL_STATES
 from executor_conformance.harness import processes
 from executor_conformance.harness.context import MOST_SLOTS
 from executor_conformance.harness.trial import Trial
-from executor_conformance.harness.workers import workers_of
+from executor_conformance.harness.workers import need_separate_processes, workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.killing import (
@@ -16,7 +16,6 @@ from executor_conformance.rules.faults.killing import (
     doomed_probe,
     kill_worker,
     let_reruns_end,
-    need_separate_processes,
     start_two_tasks,
 )
 from executor_conformance.rules.faults.recovery import await_failure, await_outcome, expect_capacity
@@ -209,6 +208,7 @@ def capacity_is_restored_after_worker_deaths(trial: Trial) -> None:
     apache/airflow#36998.
     """
     subject, gate, doomed, other = start_two_tasks(trial)
+    need_separate_processes(doomed, other)
     for _ in range(3):
         kill_worker(trial, doomed, other)
         let_reruns_end(trial, doomed)

@@ -10,7 +10,6 @@ from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import workers_of
 from executor_conformance.requirements import Capability
-from executor_conformance.verdicts import NotApplicable
 
 
 def start_two_tasks(trial: Trial, slots: int | None = 2) -> tuple[Subject, Gate, Probe, Probe]:
@@ -59,15 +58,6 @@ def kill_worker(trial: Trial, doomed: Probe, other: Probe, number: int = signal.
     worker = workers_of(trial, [doomed, other])[0]
     processes.kill(worker, number)
     return worker
-
-
-def need_separate_processes(one: Probe, other: Probe) -> None:
-    """Leave the rule if both tasks share a process, as coroutines do: a signal to it always hits both.
-
-    :raises NotApplicable: they share one.
-    """
-    if one.runs[0].pid == other.runs[0].pid:
-        raise NotApplicable("its tasks share one process (same pid)")
 
 
 def kill_new_process(trial: Trial, position: int, before: set[int]) -> None:

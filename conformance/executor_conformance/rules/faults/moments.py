@@ -9,13 +9,12 @@ from executor_conformance.contract import FAILED, SUCCESS, Call
 from executor_conformance.harness import processes
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
-from executor_conformance.harness.workers import idle_processes, workers_of
+from executor_conformance.harness.workers import idle_processes, need_separate_processes, workers_of
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.killing import (
     kill_new_process,
     let_reruns_end,
-    need_separate_processes,
     start_two_tasks,
 )
 from executor_conformance.rules.faults.recovery import await_outcome, expect_capacity, state_of_killed
@@ -131,6 +130,7 @@ def end_survives_a_worker_death(trial: Trial) -> None:
     Origin: apache/airflow#67870; apache/airflow#14085; apache/airflow#18989; apache/airflow#23944.
     """
     subject, gate, doomed, other = start_two_tasks(trial)
+    need_separate_processes(doomed, other)
     worker = workers_of(trial, [doomed, other])[0]
 
     def kill_and_open() -> None:
@@ -172,12 +172,15 @@ def a_suspended_worker_blocks_no_other_task(trial: Trial) -> None:
     Origin: apache/airflow#71380; apache/airflow#18989.
     """
     subject = trial.started(parallelism=3, slots=3)
-    gate = trial.gate()
-    suspended, other = trial.probes(2, gate.step)
-    subject.submit(suspended, other)
-    subject.await_started(suspended, other)
-    need_separate_processes(suspended, other)
+    gate, soon = trial.gate(), trial.gate()
+    suspended, other, third = *trial.probes(2, gate.step), trial.probe(soon.step)
+    subject.submit(suspended, other, third)
+    subject.await_started(suspended, other, third)
+    for another in (other, third):  # the slot of the third task has to be in another worker
+        need_separate_processes(suspended, another)
     worker = workers_of(trial, [suspended, other])[0]
+    soon.open()
+    subject.await_terminal(third)
     processes.kill(worker, signal.SIGSTOP)
     quick = trial.probes(6)
     subject.submit(*quick)

@@ -10,9 +10,11 @@ from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.probes import Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
+from executor_conformance.harness.workers import need_separate_processes
 from executor_conformance.probes.steps import Fatal
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
+from executor_conformance.rules.faults.killing import start_two_tasks
 from executor_conformance.rules.faults.recovery import await_outcome, await_success, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
@@ -53,6 +55,19 @@ def _run_among_good_tasks(
         for probe in good:
             await_success(subject, probe, f"a good task alongside {what}")
         expect_capacity(trial, subject, 2, f"after {what}")
+
+
+def _need_separate_processes(trial: Trial) -> None:
+    """Leave the rule if two tasks share a process while both run.
+
+    :raises NotApplicable: they do.
+    """
+    if trial.slots_up_to(2) < 2:
+        return
+    subject, gate, one, other = start_two_tasks(trial)
+    need_separate_processes(one, other)
+    gate.open()
+    subject.await_terminal(one, other)
 
 
 def _may_run_as_callable(trial: Trial, subject: Subject) -> bool:
@@ -99,6 +114,7 @@ def survives_a_task_closing_all_file_descriptors(trial: Trial) -> None:
     that was never sent.
     Origin: how python-daemon and supervisord start; the contract: one bad task costs one task.
     """
+    _need_separate_processes(trial)
     _run_among_good_tasks(
         trial,
         "closeall",

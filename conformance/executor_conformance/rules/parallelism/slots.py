@@ -33,9 +33,13 @@ def _slots(subject: Subject) -> tuple[int | None, int | None]:
 def _slots_are(subject: Subject, parallelism: int, in_flight: int) -> bool:
     available, occupied = _slots(subject)
     free = parallelism - in_flight
-    return (occupied is None or (type(occupied) is int and occupied == in_flight)) and (
-        available is None or (type(available) is int and available in (free, max(free, 0)))
+    return (occupied is None or (_is_count(occupied) and occupied == in_flight)) and (
+        available is None or (_is_count(available) and available in (free, max(free, 0)))
     )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @must(
