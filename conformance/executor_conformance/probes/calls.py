@@ -2,12 +2,27 @@
 
 import pickle
 
+#: Values that a program would take for an exit status, or for a failure.
+RETURN_VALUES: "dict[str, object]" = {"1": 1, "False": False, "a string": "text", "[]": [], "None": None}
+
 
 class Unpicklable:
     """Cannot be pickled."""
 
     def __reduce__(self) -> "tuple[object, ...]":
         raise pickle.PicklingError("cannot be pickled, on purpose")
+
+
+class Incomparable:
+    """Can be neither compared nor tested for truth, like an array."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("compared, on purpose")
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TypeError("tested for truth, on purpose")
 
 
 class Unloadable:

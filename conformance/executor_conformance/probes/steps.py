@@ -11,6 +11,7 @@ A step is ``name`` or ``name=value``:
 ``kill=N``          send signal N to itself
 ``raise=TEXT``      raise ``RuntimeError(TEXT)``
 ``raise-type=TYPE`` raise an exception of this type, such as ``queue.Empty``
+``raise-message=KIND`` raise ``RuntimeError`` with an unusual message: see ``MESSAGES``
 ``raise-unpicklable`` raise an exception that cannot be pickled
 ``raise-unloadable`` raise an exception that can be pickled and not unpickled
 ``recurse``         call itself until the stack is exhausted
@@ -23,6 +24,7 @@ A step is ``name`` or ``name=value``:
 ``say=N``           write N bytes to standard output
 ``cry=N``           write N bytes to standard error
 ``return=N``        return N bytes (callables)
+``return-value=WHAT`` return one of ``calls.RETURN_VALUES`` (callables)
 ``return-unpicklable`` return an object that cannot be pickled (callables)
 ``return-unloadable`` return an object that can be pickled and not unpickled (callables)
 ``note=TEXT``       record TEXT as it arrived
@@ -387,6 +389,20 @@ def _end_by_raise(value: str) -> None:
     raise RuntimeError(value)
 
 
+#: Messages of exceptions that are hard to write into a line of text, a database or a format string.
+MESSAGES = {
+    "several lines": "first line\n\nthird line\r\n",
+    "half a surrogate pair": "\ud800",
+    "a null character": "before\0after",
+    "a megabyte": "m" * (1 << 20),
+    "placeholders": "%s %(name)d {0} {name} {",
+}
+
+
+def _end_by_raise_message(value: str) -> None:
+    raise RuntimeError(MESSAGES[value])
+
+
 def _end_by_raise_type(value: str) -> None:
     import importlib
 
@@ -459,6 +475,7 @@ ENDINGS = {
     "kill": _end_by_kill,
     "raise": _end_by_raise,
     "raise-type": _end_by_raise_type,
+    "raise-message": _end_by_raise_message,
     "raise-unpicklable": _end_by_raise_unpicklable,
     "raise-unloadable": _end_by_raise_unloadable,
     "recurse": _end_by_recursion,

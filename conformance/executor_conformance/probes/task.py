@@ -43,6 +43,10 @@ def run(journal: str, probe: str, steps: "tuple[str, ...] | list[str]" = ()) -> 
         name, _, value = step.partition("=")
         if name == "return":
             result = b"r" * int(value)
+        elif name == "return-value":
+            from executor_conformance.probes.calls import RETURN_VALUES
+
+            result = RETURN_VALUES[value]
         elif name.startswith("return-"):
             from executor_conformance.probes import calls
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from executor_conformance.contract import FAILED, SUCCESS, Call
-from executor_conformance.harness.linux import duration_s
+from executor_conformance.harness.linux import duration_s, monotonic
 from executor_conformance.harness.probes import SLOW_TASK_S, Probe
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
@@ -18,6 +18,10 @@ from executor_conformance.verdicts import Stalled, expect
 
 #: The events of this many tasks of a burst are taken before the rule waits for all of its tasks to end.
 _TAKEN_EARLY = 40
+#: How many tasks start and end while one runs: at most, and at least if they take more than so many seconds.
+_OTHERS, _FEWEST_OTHERS, _FEWEST_SLOW_ONES, _OTHERS_S = 300, 40, 10, 3.0
+#: How many of them are submitted at a time.
+_BATCH = 10
 
 
 @must(after=("states.no-terminal-event-before-the-task-ends",))
@@ -140,3 +144,46 @@ def _burst(subject: Subject, count: int, by_shell: bool) -> list[Probe]:
             probe = trial.shell_probe(exit_status=int(number % 7 == 3))
         probes.append(probe)
     return probes
+
+
+@must(after=("states.a-burst-is-reported-completely", "parallelism.no-slot-is-idle-while-tasks-wait"))
+def a_long_task_outlives_hundreds_of_others(trial: Trial) -> None:
+    """A task that runs while 300 others start and end is not disturbed: it runs once, and its own outcome is
+    reported when it ends.
+
+    If 300 tasks take longer than three seconds, fewer are run: at least 40, or at least 10 if tasks are slow.
+
+    Why: a task that takes hours shares its executor with thousands that take seconds.
+    Likely causes: a table of running tasks that keeps the latest few hundred; ids of tasks that wrap around;
+    a worker that is recycled by its age while it still runs a task.
+    Origin: celery/celery#5935 (a task that runs for long is delivered to another worker, too).
+    """
+    subject = trial.started(parallelism=2, slots=2)
+    gate = trial.gate()
+    long = trial.probe(gate.step)
+    subject.submit(long)
+    subject.await_started(long)
+    fewest = _FEWEST_SLOW_ONES if trial.facts.first_task_s > SLOW_TASK_S else _FEWEST_OTHERS
+    began, count = monotonic(), 0
+    while count < _OTHERS and (count < fewest or monotonic() - began < _OTHERS_S):
+        batch = trial.probes(_BATCH)
+        subject.run(*batch)
+        count += len(batch)
+    trial.measurements["tasks"] = count
+    expect(
+        not subject.outcome(long),
+        expected=f"no terminal event for a task that still runs after {count} others",
+        actual=subject.describe([long]),
+    )
+    gate.open()
+    subject.require(
+        lambda: subject.outcome(long),
+        expected=f"a terminal event for a task that ran while {count} others ended",
+        actual=lambda: subject.describe([long]),
+    )
+    subject.expect_outcome(long, SUCCESS, f"a task that ran while {count} others ended")
+    expect(
+        len(long.runs) == 1,
+        expected=f"a task that ran while {count} others ended to run once",
+        actual=f"it ran {len(long.runs)} times",
+    )

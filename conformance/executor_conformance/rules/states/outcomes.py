@@ -9,7 +9,8 @@ import signal
 
 from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness.trial import Trial
-from executor_conformance.probes.steps import Falsy, WithoutItems
+from executor_conformance.probes.calls import RETURN_VALUES
+from executor_conformance.probes.steps import MESSAGES, Falsy, WithoutItems
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.rules.faults.recovery import expect_capacity
@@ -38,15 +39,16 @@ def an_exception_is_a_failure(trial: Trial) -> None:
     after=("interface.command-kinds-are-accurate",),
 )
 def exit_status_decides_the_outcome(trial: Trial) -> None:
-    """Exit status 0 is reported as ``success``; 1, 2, 3 and 255 are reported as ``failed``.
+    """Exit status 0 is reported as ``success``, and every other exit status as ``failed``.
 
     Why: the exit status is the only result that a command has.
     Likely causes: only status 1 counts as a failure; the status is truncated to one bit or compared as a
-    signed number; a status above 127 is taken for a signal and dropped.
+    signed number; a status above 127 is taken for a signal and dropped; the status of a task that was asked
+    to stop (128 + SIGTERM) or to be skipped counts as a success.
     Origin: apache/airflow#1199; apache/airflow#8030; apache/airflow#65833; apache/airflow#43300.
     """
     # Success is a task that returns, not `exit=0`: the next rule is about SystemExit.
-    codes = (1, 2, 3, 255)
+    codes = (1, 2, 3, 75, 77, 99, 126, 127, 128, 130, 137, 143, 255)
     _expect_outcomes(trial, {"": SUCCESS, **{f"exit={code}": FAILED for code in codes}})
     subject = trial.started(slots=1)
     if not subject.can(Capability.ARGV):
@@ -125,6 +127,24 @@ def _described(step: str) -> str:
     if name == "raise-type":
         return f"raised {value.rpartition('.')[2]}, whose bool() is false"
     return f"called os._exit({value})" if name == "_exit" else "returned"
+
+
+@must(needs=(Capability.CALLABLE,), after=("states.an-exception-is-a-failure",))
+def a_return_value_is_no_exit_status(trial: Trial) -> None:
+    """A callable that returns is reported ``success``, whatever it returns.
+
+    Why: functions return counts, flags and text; only an exception says that they failed.
+    Likely causes: the task is run as ``sys.exit(function())``; a false value, or the value ``False``, counts
+    as a failure.
+    Origin: scripts that pip installs run ``sys.exit(main())``, so there the value does decide.
+    """
+    subject = trial.started(slots=1)
+    probes = {what: trial.probe(f"return-value={what}") for what in RETURN_VALUES}
+    for probe in probes.values():
+        subject.submit_callable(probe)
+    subject.await_terminal(*probes.values())
+    for what, probe in probes.items():
+        subject.expect_outcome(probe, SUCCESS, f"a callable that returned {what}")
 
 
 @must(needs=(Observation.LOCAL_PROCESSES,), after=("isolation.sigint-and-sigterm-work-in-tasks",))
@@ -257,6 +277,31 @@ def an_exception_without_a_message_is_a_failure(trial: Trial) -> None:
     Origin: python/cpython#132063 (a test for truth where ``None`` was meant).
     """
     _expect_outcomes(trial, {"raise=": FAILED})
+
+
+@must(after=("states.an-exception-is-a-failure", "states.exactly-one-terminal-event"))
+def an_exception_with_any_message_is_a_failure(trial: Trial) -> None:
+    """A task is reported ``failed`` whatever the message of its exception is: several lines, a megabyte,
+    half a surrogate pair, a null character, or placeholders such as ``%s``.
+
+    Why: messages contain what the task has read: paths, output of programs, documents.
+    Likely causes: events are sent as lines of text; the message is encoded as UTF-8 where it is sent, and the
+    event is lost with the error; the message is used as a format string; a full pipe blocks the worker.
+    Origin: WeblateOrg/weblate#5041 (text that cannot be encoded as UTF-8 fails the task that reports it).
+    """
+    subject = trial.started(parallelism=2, slots=1)
+    bad = {kind: trial.probe(f"raise-message={kind}") for kind in MESSAGES}
+    good = trial.probe()
+    subject.submit(*bad.values(), good)
+    for kind, probe in bad.items():
+        subject.require(
+            lambda: subject.outcome(probe),  # noqa: B023
+            expected=f"a terminal event for a task whose exception has a message with {kind}",
+            actual=lambda: subject.describe([probe]),  # noqa: B023
+        )
+        subject.expect_outcome(probe, FAILED, f"a task whose exception has a message with {kind}")
+    subject.await_terminal(good)
+    subject.expect_outcome(good, SUCCESS, "a task that ran together with tasks that raised")
 
 
 @should(after=("states.an-exception-is-a-failure",))
