@@ -14,7 +14,6 @@ from executor_conformance.harness.workers import need_separate_processes
 from executor_conformance.probes.steps import Fatal
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must
-from executor_conformance.rules.faults.killing import start_two_tasks
 from executor_conformance.rules.faults.recovery import await_outcome, await_success, expect_capacity
 from executor_conformance.verdicts import NotApplicable, expect
 
@@ -64,10 +63,14 @@ def _need_separate_processes(trial: Trial) -> None:
     """
     if trial.slots_up_to(2) < 2:
         return
-    subject, gate, one, other = start_two_tasks(trial)
-    need_separate_processes(one, other)
+    subject = trial.started(parallelism=2, slots=2)
+    gate = trial.gate()
+    pair = trial.probes(2, gate.step)
+    subject.submit(*pair)
+    subject.await_started(*pair)
+    need_separate_processes(*pair)
     gate.open()
-    subject.await_terminal(one, other)
+    subject.await_terminal(*pair)
 
 
 def _may_run_as_callable(trial: Trial, subject: Subject) -> bool:
