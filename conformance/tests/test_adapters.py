@@ -29,7 +29,7 @@ from executor_conformance.adapters import (
 )
 from executor_conformance.adapters.airflow3 import Airflow3Adapter
 from executor_conformance.adapters.registry import AdapterError, adapters, check, unusable
-from executor_conformance.harness import exit_without_end
+from executor_conformance.harness import other_host
 from executor_conformance.harness.calibration import Budgets
 from executor_conformance.harness.target import Target
 
@@ -129,6 +129,9 @@ def test_what_cannot_be_driven_in_a_new_interpreter_is_not_applicable(
         "scratch": str(tmp_path),
         "ready": str(ready),
         "first_task_s": 0.1,
+        "ends": False,
+        "status": 0,
+        "left": "",
         "budgets": asdict(Budgets(arrival_s=1, quiet_s=0.1, call_s=1, stop_s=1, block_s=1)),
     }
 
@@ -136,13 +139,13 @@ def test_what_cannot_be_driven_in_a_new_interpreter_is_not_applicable(
         raise SystemExit(status)
 
     monkeypatch.setattr(
-        exit_without_end, "import_target", lambda *_: Target("builtins:object", object, CannotDriveAny())
+        other_host, "import_target", lambda *_: Target("builtins:object", object, CannotDriveAny())
     )
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
-    monkeypatch.setattr(exit_without_end.os, "_exit", leave)
+    monkeypatch.setattr(other_host.os, "_exit", leave)
     with pytest.raises(SystemExit) as left:
-        exit_without_end.main()
-    assert left.value.code == exit_without_end.CANNOT_RUN
+        other_host.main()
+    assert left.value.code == other_host.CANNOT_RUN
     assert ready.read_text() == "there is no task that it would run"
 
 

@@ -31,7 +31,10 @@ class NativeDriver(Driver):
         if submission.priority is not None:
             self.executor.queue_command(submission.key, command, priority=submission.priority)
             return
-        self.executor.execute_async(submission.key, command, **submission.extra)
+        if submission.extra:  # all by keyword, as Airflow calls it
+            self.executor.execute_async(key=submission.key, command=command, **submission.extra)
+        else:
+            self.executor.execute_async(submission.key, command)
 
     def _command_of(self, work: Work) -> object:
         """The work in the first form that the executor takes."""

@@ -66,6 +66,7 @@ def fork() -> int:
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -89,6 +90,13 @@ def die_with_parent(signal_number: int, parent: int) -> None:
 def adopt_orphans(yes: bool = True) -> None:
     """Become (or stop being) a subreaper: the new parent of descendants whose own parents die."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(yes))
+
+
+def adopts_orphans() -> bool:
+    """Whether this process is a subreaper."""
+    answer = ctypes.c_int()
+    _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)
 
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000

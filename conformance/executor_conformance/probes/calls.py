@@ -6,6 +6,30 @@ import pickle
 RETURN_VALUES: "dict[str, object]" = {"1": 1, "False": False, "a string": "text", "[]": [], "None": None}
 
 
+def same(value: object) -> object:
+    """A call that returns its argument."""
+    return value
+
+
+def first(values: "list[object]") -> object:
+    """A call that returns the first of its values; with none, it raises StopIteration."""
+    return next(iter(values))
+
+
+def zeros(size: int) -> bytes:
+    """A call that returns this many bytes."""
+    return bytes(size)
+
+
+def size_of(value: bytes) -> int:
+    """A call that returns how many bytes it was given."""
+    return len(value)
+
+
+class Traceable:
+    """Its existence can be observed by a weak reference."""
+
+
 class Unpicklable:
     """Cannot be pickled."""
 
@@ -15,6 +39,9 @@ class Unpicklable:
 
 class Incomparable:
     """Can be neither compared nor tested for truth, like an array."""
+
+    def __repr__(self) -> str:
+        return "Incomparable()"
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("compared, on purpose")

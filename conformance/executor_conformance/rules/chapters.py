@@ -45,6 +45,7 @@ CHAPTERS: dict[str, Chapter] = {
                 "bookkeeping",
                 "futures",
                 "callbacks",
+                "mapping",
                 "threads",
             ),
         ),

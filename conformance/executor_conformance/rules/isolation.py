@@ -267,6 +267,37 @@ def programs_inherit_no_executor_file_descriptors(trial: Trial) -> None:
     )
 
 
+@should(after=("isolation.programs-inherit-no-executor-file-descriptors",))
+def host_programs_inherit_no_executor_file_descriptors(trial: Trial) -> None:
+    """The executor's file descriptors in the host are not inheritable.
+
+    Why: the host starts other programs, too. One that inherits a pipe of the executor keeps it open, and the
+    executor waits in vain for its end.
+    Likely causes: a descriptor is made inheritable for a worker, and stays so; one from a library in C that
+    does not set O_CLOEXEC.
+    Origin: sheredom/subprocess.h#114 (children hold the pipes of other children).
+    """
+    before = _links_of_descriptors()
+    subject = trial.started(slots=1)
+    gate = trial.gate()
+    held = trial.probe(gate.step)
+    subject.submit(held)
+    subject.await_started(held)
+    subject.quiet()
+    inheritable = []
+    for number, link in _links_of_descriptors().items():
+        with contextlib.suppress(OSError):  # closed since
+            if before.get(number) != link and os.get_inheritable(int(number)):
+                inheritable.append(f"{number} -> {link}")
+    expect(
+        not inheritable,
+        expected="no file descriptor of the executor in the scheduler process to be inheritable",
+        actual=", ".join(inheritable[:4]),
+    )
+    gate.open()
+    subject.await_terminal(held)
+
+
 def _links_of_descriptors() -> dict[str, str]:
     links = {}
     for number in processes.open_descriptors():

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 
 from executor_conformance.contract import FAILED, SUCCESS
 from executor_conformance.harness import processes
+from executor_conformance.harness.linux import sleep
 from executor_conformance.harness.trial import Trial
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must
 from executor_conformance.rules.faults.recovery import await_success
 from executor_conformance.verdicts import expect
 
+#: Seconds for which a host is suspended: no user would call that an outage.
+_SUSPENDED_S = 5.0
 #: Seconds between two messages of the log, in which its lock is free.
 _BETWEEN_MESSAGES_S = 0.001
 
@@ -65,6 +68,45 @@ def works_with_host_signal_handlers(trial: Trial) -> None:
         expected="no SIGTERM or SIGINT to reach the scheduler process",
         actual=f"it received {', '.join(sent)}",
     )
+
+
+@must(after=("states.no-terminal-event-before-the-task-ends",), turn="background")
+def a_suspended_host_loses_no_task(trial: Trial) -> None:
+    """A host that is suspended for a few seconds, and calls no method in that time, finds its tasks as it
+    left them: a running task still runs, and it is reported when it has ended.
+
+    Why: laptops sleep, virtual machines move, and a slow query blocks the loop of a scheduler.
+    Likely causes: workers exit if they get no heartbeat from the host; tasks that were not looked at for some
+    seconds are taken for dead, and killed.
+    Origin: rails/solid_queue#763 (processes that lost their heartbeat while the machine slept);
+    getpaseo/paseo#3235.
+    """
+    subject = trial.started(slots=1)
+    gate = trial.gate()
+    held = trial.probe(gate.step)
+    subject.submit(held)
+    subject.await_started(held)
+    host = trial.host.pid
+
+    def suspend() -> None:
+        os.kill(host, signal.SIGSTOP)
+        sleep(_SUSPENDED_S)
+        os.kill(host, signal.SIGCONT)
+
+    waker = trial.host.meanwhile(suspend)
+    trial.wait_for(lambda: not processes.is_alive(waker), budget_s=2 * _SUSPENDED_S, patient=True)
+    trial.host.kill_own(waker)
+    subject.quiet()
+    expect(
+        subject.outcome(held) is None,
+        expected="a task to keep running while the scheduler process is suspended",
+        actual=subject.describe([held]),
+    )
+    gate.open()
+    later = trial.probe()
+    subject.submit(later)
+    await_success(subject, held, "a task that ran while the scheduler process was suspended")
+    await_success(subject, later, "a task after the scheduler process was suspended")
 
 
 @must()

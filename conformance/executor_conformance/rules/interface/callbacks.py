@@ -13,7 +13,6 @@ from executor_conformance.harness.context import EVENTS
 from executor_conformance.harness.futures import (
     AnyFuture,
     await_done,
-    columns_of,
     expect_result,
     raise_on_purpose,
     submit_probe,
@@ -21,7 +20,6 @@ from executor_conformance.harness.futures import (
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import steps
-from executor_conformance.probes import task as probe_module
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
@@ -228,50 +226,6 @@ def a_result_timeout_leaves_the_call_alone(trial: Trial) -> None:
     what = "a call after a timeout of result()"
     expect_result(subject, future, probe.name, what)
     expect(len(probe.runs) == 1, expected=f"one run of {what}", actual=f"{len(probe.runs)} runs")
-
-
-@must(
-    needs=(Capability.CALLS,),
-    after=(
-        "interface.map-returns-results-in-order",
-        "interface.a-result-timeout-leaves-the-call-alone",
-        "faults.cancelling-a-running-call-harms-no-other",  # the iterator cancels its calls after a timeout
-    ),
-)
-def map_raises_timeout_error(trial: Trial) -> None:
-    """The iterator that ``map(timeout=...)`` returns raises TimeoutError if a result is not there in time,
-    and the executor keeps working.
-
-    Why: without the timeout one call that hangs blocks the caller forever.
-    Likely causes: an executor with a ``map()`` of its own ignores the argument or hands it to the call;
-    the cancellation of the remaining calls blocks.
-    Origin: concurrent.futures.Executor.map; python/cpython#95166 (the call that was waited for was not
-    cancelled); dask/distributed#7751 (a missing timeout).
-    """
-    subject = trial.started(parallelism=2)
-    gate = trial.gate()
-    probes = trial.probes(3, gate.step)
-    columns = columns_of(probes)
-
-    def first_result() -> object:
-        results = subject.driver.executor.map(probe_module.run, *columns, timeout=_SHORT_S)
-        try:
-            return f"it returned {next(iter(results))!r}"
-        except BaseException as error:
-            return error
-
-    seen = trial.call(f"map(timeout={_SHORT_S})", first_result, allowance_s=trial.budgets.arrival_s)
-    gate.open()
-    expect(
-        isinstance(seen, concurrent.futures.TimeoutError),
-        expected=f"map(timeout={_SHORT_S}) to raise TimeoutError while its calls are running",
-        actual=repr(seen)[:200],
-    )
-    later = trial.probe()
-    future = submit_probe(subject, later)
-    what = "a call after a timeout of map()"
-    await_done(subject, {what: future})
-    expect_result(subject, future, later.name, what)
 
 
 @should(needs=(Capability.CALLS,), after=("interface.exception-type-and-args-are-preserved",))

@@ -37,11 +37,11 @@ _NOT_UTF_8 = (b"\xff", b"caf\xe9 au lait", "\u2603".encode()[:2])
 
 @must(needs=(Capability.QUEUE_AND_CONFIG,))
 def queue_and_executor_config_are_accepted(trial: Trial) -> None:
-    """``execute_async()`` accepts the keyword arguments ``queue`` and ``executor_config``, even if it ignores
-    them.
+    """``execute_async()`` accepts the keyword arguments ``key``, ``command``, ``queue`` and
+    ``executor_config``, even if it ignores the last two.
 
-    Why: schedulers pass both with every task, so an executor without queues must accept them as well.
-    Likely causes: the parameters are missing or have other names; a task with an unknown queue vanishes.
+    Why: schedulers pass all four with every task, so an executor without queues must accept them as well.
+    Likely causes: parameters are missing or have other names; a task with an unknown queue vanishes.
     Origin: Airflow calls execute_async(key=, command=, queue=, executor_config=).
     """
     subject = trial.started(slots=1)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import operator
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from executor_conformance.harness.futures import (
     AnyFuture,
     await_done,
-    columns_of,
     expect_result,
     result_or_error,
     submit_call,
+    submit_probe,
 )
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes import task as probe_module
+from executor_conformance.probes.calls import Incomparable, same, size_of, zeros
 from executor_conformance.requirements import Capability
 from executor_conformance.rules import must, should
 from executor_conformance.verdicts import expect
@@ -30,6 +33,18 @@ _CALLABLES: dict[str, tuple[Callable[..., Any], tuple[object, ...], object]] = {
     "a bound method": ("a b".split, (), ["a", "b"]),
     "an object with a __call__()": (operator.itemgetter(1), ("xyz",), "y"),
 }
+
+#: Values that a program could take for something else, by what they are.
+_VALUES: dict[str, object] = {
+    "zero": 0,
+    "an empty list": [],
+    "an empty text": "",
+    "False": False,
+    "an exception that was not raised": ValueError("not raised"),
+    "an object that can be neither compared nor tested for truth": Incomparable(),
+}
+#: More than a length of three bytes can express.
+_LARGE_BYTES = 24 << 20
 
 
 @must(needs=(Capability.CALLS,))
@@ -101,24 +116,85 @@ def _expect_arguments_to_arrive(
     )
 
 
-@must(needs=(Capability.CALLS,), after=("interface.submit-passes-args-and-kwargs",))
-def map_returns_results_in_order(trial: Trial) -> None:
-    """``map()`` returns its results in the order of its arguments, whichever call ends first.
+@must(
+    needs=(Capability.CALLS,),
+    after=("interface.submit-passes-args-and-kwargs", "faults.an-unpicklable-result-fails-one-task"),
+)
+def values_arrive_unchanged(trial: Trial) -> None:
+    """An argument and a result arrive as they were sent, whatever they are: values that are false, exceptions
+    that were not raised, and objects that can be neither compared nor tested for truth.
 
-    Why: callers match results to arguments by position; in another order the matches are wrong.
-    Likely causes: results are returned in the order in which the calls end; chunks of calls are assembled in
-    the order in which they end.
-    Origin: concurrent.futures.Executor.map.
+    Why: callers pass numbers, arrays and objects of their own, and an executor has no reason to look at them.
+    Likely causes: a result is compared with a sentinel by ``==`` instead of ``is``; ``if result:`` decides
+    whether there is one; ``isinstance(result, Exception)`` decides whether the call raised.
+    Origin: lithops-cloud/lithops#1396 (``== None`` on a table); rq/rq#644 (a false result is not saved).
     """
-    executor = trial.started(parallelism=2, slots=1).driver.executor
-    probes = [trial.probe("nap=0.15" if number % 3 == 0 else "nap=0") for number in range(6)]
-    results = trial.call(
-        "map()",
-        lambda: list(executor.map(probe_module.run, *columns_of(probes))),
-        allowance_s=trial.budgets.arrival_s,
+    subject = trial.started(slots=1)
+    futures = {}
+    for what, value in _VALUES.items():
+        futures[what] = submit_call(subject, same, value)
+    await_done(subject, {f"a call that returns {what}": future for what, future in futures.items()})
+    for what, value in _VALUES.items():
+        result = result_or_error(subject, futures[what])
+        seen = trial.call("exception()", partial(futures[what].exception, timeout=0), silent=True)
+        expect(
+            seen is None and type(result) is type(value) and repr(result) == repr(value),
+            expected=f"the result {value!r} of a call that returns {what}",
+            actual=f"it raised {seen!r:.200}" if seen is not None else repr(result)[:200],
+        )
+
+
+@should(needs=(Capability.CALLS,), after=("parallelism.n-tasks-run-at-once",))
+def a_call_runs_though_its_future_is_dropped(trial: Trial) -> None:
+    """A submitted call runs even if nobody keeps its future.
+
+    Why: callers that need no result drop the future; the call does its work all the same.
+    Likely causes: the queue refers to a future weakly; a future that is freed cancels its call.
+    Origin: concurrent.futures.Executor.submit; Dask cancels a task when its last future is released.
+    """
+    slots = trial.slots(1)
+    subject = trial.started(parallelism=slots, slots=slots)
+    gate = trial.gate()
+    held = trial.probes(slots, gate.step)
+    futures = [submit_probe(subject, probe) for probe in held]
+    subject.await_started(*held)
+    queued = trial.probe()
+    submit_probe(subject, queued)
+    gc.collect()
+    gate.open()
+    await_done(subject, {f"{probe}": future for probe, future in zip(held, futures, strict=True)})
+    subject.require(
+        lambda: queued.finished,
+        expected="a call whose future nobody has kept to run",
+        actual=lambda: subject.describe([queued]),
     )
-    expected = [probe.name for probe in probes]
-    expect(results == expected, expected=f"the results {expected}", actual=repr(results)[:200])
+
+
+@should(needs=(Capability.CALLS,), after=("interface.values-arrive-unchanged",))
+def large_values_arrive(trial: Trial) -> None:
+    """An argument and a result of 24 MiB arrive, and the executor keeps working.
+
+    Why: arrays and tables are often larger than any buffer that an executor has chosen.
+    Likely causes: a message is read into a buffer of fixed size; a length has three bytes; host and worker
+    write to each other at the same time, each to a pipe that is full.
+    Origin: joblib/loky#143 (an argument too large for a message blocks the executor); noxdafox/pebble#29 (a
+    result too large for one ends the worker).
+    """
+    subject = trial.started(parallelism=2, slots=1)
+    sent = submit_call(subject, size_of, b"x" * _LARGE_BYTES)
+    received = submit_call(subject, zeros, _LARGE_BYTES)
+    both = {"a call with a large argument": sent, "a call with a large result": received}
+    await_done(subject, both)
+    expect_result(subject, sent, _LARGE_BYTES, "a call with a large argument")
+    result = result_or_error(subject, received)
+    expect(
+        isinstance(result, bytes) and result == bytes(_LARGE_BYTES),
+        expected=f"a result of {_LARGE_BYTES} bytes",
+        actual=f"{len(result)} bytes" if isinstance(result, bytes) else f"{result!r:.200}",
+    )
+    later = submit_call(subject, size_of, b"x")
+    await_done(subject, {"a call after large ones": later})
+    expect_result(subject, later, 1, "a call after large ones")
 
 
 @should(
@@ -129,10 +205,11 @@ def map_returns_results_in_order(trial: Trial) -> None:
     ),
 )
 def exception_type_and_args_are_preserved(trial: Trial) -> None:
-    """``Future.exception()`` has the type and the arguments of the exception that the call raised.
+    """``Future.exception()`` has the type, the arguments and the text of the exception that the call raised.
 
-    Why: callers distinguish errors by their type, for example to decide what to retry.
-    Likely causes: exceptions are sent as text; exceptions are wrapped in one of the executor's own.
+    Why: callers distinguish errors by their type, for example to decide what to retry, and log their text.
+    Likely causes: exceptions are sent as text; exceptions are wrapped in one of the executor's own; an
+    exception is made again from its type and ``args``, which are not all that it has.
     Origin: concurrent.futures.Future.exception.
     """
     subject = trial.started(slots=1)
@@ -149,7 +226,7 @@ def exception_type_and_args_are_preserved(trial: Trial) -> None:
             call(*arguments)
         except expected as here:
             expect(
-                type(error) is expected and error.args == here.args,
-                expected=f"exception() to return {here!r}",
-                actual=repr(error)[:200],
+                type(error) is expected and error.args == here.args and str(error) == str(here),
+                expected=f"exception() to return {here!r} ({here})",
+                actual=f"{error!r:.200} ({error})",
             )

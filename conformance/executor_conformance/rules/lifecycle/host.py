@@ -19,6 +19,8 @@ import warnings
 
 from executor_conformance.contract import SUCCESS, Call
 from executor_conformance.harness import processes
+from executor_conformance.harness.linux import adopts_orphans
+from executor_conformance.harness.new_interpreter import run_a_task_and_exit
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.probes.transport import wait_at
@@ -240,6 +242,37 @@ def _work_and_end(subject: Subject) -> None:
     subject.end()
 
 
+@must(
+    after=("lifecycle.two-executors-coexist-in-one-process",),
+    turn="background",
+)
+def two_hosts_coexist_on_one_machine(trial: Trial) -> None:
+    """Two schedulers on one machine do not affect each other: each can start an executor, and neither touches
+    the tasks of the other.
+
+    Why: a machine runs a production and a test scheduler, two of them for availability, or test suites in
+    parallel.
+    Likely causes: a lock file, a port or a socket with a fixed name; ``start()`` kills what it takes for the
+    remains of a crash; processes are found by their name or command line.
+    Origin: apache/airflow#13808 (tasks of one scheduler were reset by another).
+    """
+    subject = trial.started(slots=1)
+    gate = trial.gate()
+    held = trial.probe(gate.step)
+    subject.submit(held)
+    subject.await_started(held)
+    run_a_task_and_exit(trial, ends=True)
+    subject.quiet()
+    expect(
+        subject.outcome(held) is None,
+        expected="a task to keep running while another scheduler starts on the machine",
+        actual=subject.describe([held]),
+    )
+    gate.open()
+    subject.await_terminal(held)
+    subject.expect_outcome(held, SUCCESS, "a task while another scheduler started on the machine")
+
+
 @should()
 def host_state_is_unchanged_after_end(trial: Trial) -> None:
     """After ``end()`` the process-wide settings of the host are the same as before ``start()``.
@@ -248,7 +281,7 @@ def host_state_is_unchanged_after_end(trial: Trial) -> None:
     collector settings and streams belong to the scheduler and to the other executors in it.
     Likely causes: ``start()`` installs signal handlers or freezes the garbage collector, and ``end()`` does
     not restore them; setup code for workers runs in the host; logging is configured at import or start; an
-    event loop is set for the host's thread, and closed.
+    event loop is set for the host's thread, and closed; standard output is made non-blocking.
     Origin: Airflow's LocalExecutor changed signal handlers and gc settings around forks; discussion 58143.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
@@ -293,6 +326,7 @@ def _settings(frozen_before: int) -> dict[str, object]:
         },
         "blocked signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "interval timer": signal.getitimer(signal.ITIMER_REAL),
+        "descriptor that signals wake up": _wakeup_descriptor(),
         "environment": dict(os.environ),
         "working directory": os.getcwd(),
         "umask": mask,
@@ -303,6 +337,7 @@ def _settings(frozen_before: int) -> dict[str, object]:
         "objects frozen by gc": gc.get_freeze_count() > frozen_before,
         "gc callbacks": [id(callback) for callback in gc.callbacks],
         "standard streams": [id(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "standard streams that block": [os.get_blocking(descriptor) for descriptor in range(3)],
         "exception hooks": [id(sys.excepthook), id(sys.unraisablehook), id(threading.excepthook)],
         "recursion limit": sys.getrecursionlimit(),
         "switch interval": sys.getswitchinterval(),
@@ -320,11 +355,21 @@ def _settings(frozen_before: int) -> dict[str, object]:
         "session and process group": (os.getsid(0), os.getpgrp()),
         "locale": locale.setlocale(locale.LC_ALL),
         "socket timeout": socket.getdefaulttimeout(),
+        "stack size of threads": threading.stack_size(),
+        "adopts orphans (PR_SET_CHILD_SUBREAPER)": adopts_orphans(),
+        "logging.raiseExceptions": logging.raiseExceptions,
+        "every warning is ignored": ("ignore", None, Warning, None, 0) in warnings.filters,
         "root logger": (root.level, [id(handler) for handler in root.handlers], logging.root.manager.disable),
         "faulthandler": faulthandler.is_enabled(),
         "trace and profile functions": (repr(sys.gettrace()), repr(sys.getprofile())),
         "event loop": _event_loop(),
     }
+
+
+def _wakeup_descriptor() -> int:
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor)
+    return descriptor
 
 
 def _event_loop() -> tuple[str, int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import weakref
 from collections.abc import Iterator
 from functools import partial
 
 from executor_conformance.harness import processes
+from executor_conformance.harness.futures import AnyFuture, await_done, result_or_error, submit_call
 from executor_conformance.harness.growth import keeps_growing
 from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import workers_of
+from executor_conformance.probes.calls import Traceable, same
 from executor_conformance.requirements import Capability, Observation
 from executor_conformance.rules import must, should
 from executor_conformance.rules.memory.resource_counts import expect_no_resource_leak
@@ -103,6 +107,42 @@ def _cause_failures(subject: Subject) -> None:
     subject.await_terminal(*held)
     subject.drain_all()
     subject.forget()
+
+
+@should(
+    needs=(Capability.CALLS,),
+    after=("interface.values-arrive-unchanged", "memory.no-object-leak-per-task"),
+)
+def a_finished_call_is_freed(trial: Trial) -> None:
+    """When the caller has dropped a finished call, its arguments and its result are freed, even if no other
+    call follows.
+
+    Why: they are often the largest objects of a program, and after its last call an executor may be idle for
+    hours.
+    Likely causes: an idle thread keeps its last call in a local variable until the next one arrives; a
+    reference cycle through the future or its exception.
+    Origin: python/cpython#74047 (threads of ThreadPoolExecutor kept their last call).
+    """
+    subject = trial.started(parallelism=1, slots=1)
+    argument: object = Traceable()
+    future: AnyFuture | None = submit_call(subject, same, argument)
+    assert future is not None
+    await_done(subject, {"a call": future})
+    result: object = result_or_error(subject, future)
+    kept = {"argument": weakref.ref(argument)}
+    with contextlib.suppress(TypeError):  # an exception in its place; another rule is about that
+        kept["result"] = weakref.ref(result)
+    argument = future = result = None
+
+    def left() -> list[str]:
+        gc.collect()
+        return [what for what, reference in kept.items() if reference() is not None]
+
+    subject.require(
+        lambda: not left(),
+        expected="the argument and the result of a call that has ended to be freed, as nobody refers to them",
+        actual=lambda: f"something still refers to its {' and '.join(left())}",
+    )
 
 
 @should(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-from dataclasses import asdict
 
 from executor_conformance.contract import Call
 from executor_conformance.harness import processes
+from executor_conformance.harness.new_interpreter import run_a_task_and_exit
 from executor_conformance.harness.subject import Subject
 from executor_conformance.harness.trial import Trial
 from executor_conformance.harness.workers import idle_processes
@@ -21,7 +17,10 @@ from executor_conformance.rules.shutdown.leftovers import (
     expect_workers_gone,
     living_processes,
 )
-from executor_conformance.verdicts import NotApplicable, expect
+from executor_conformance.verdicts import expect
+
+#: The exit status of a host that exits by itself.
+_STATUS = 23
 
 
 @must(
@@ -77,55 +76,31 @@ def interpreter_exit_does_not_hang(trial: Trial) -> None:
     queue waits to write data that no process reads.
     Origin: apache/airflow#41992; Airflow 3.3's LocalExecutor never exits without end().
     """
-    if trial.context.build is not None:
-        raise NotApplicable("a conftest hook builds the executor, and a new interpreter has no conftest")
-    end = trial.target.adapter.name_of(Call.END)
-    ready = os.path.join(trial.scratch, "ready")
-    order = {
-        "spec": trial.target.spec,
-        "family": trial.target.adapter.family,
-        "options": dict(trial.target.options),
-        "path": sys.path,
-        "scratch": os.path.join(trial.scratch, "other-host"),
-        "ready": ready,
-        "first_task_s": trial.facts.first_task_s,
-        "budgets": asdict(trial.budgets),
-    }
-    os.mkdir(str(order["scratch"]))
-    host = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-m", "executor_conformance.harness.exit_without_end"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    assert host.stdin is not None
-    host.stdin.write(json.dumps(order).encode())
-    host.stdin.close()
-    trial.require(
-        lambda: os.path.exists(ready) or host.poll() is not None,
-        expected="a scheduler process in a new interpreter to run a task",
-        actual=lambda: "the task has not ended",
-        budget_s=trial.budgets.arrival_s * 3 + trial.facts.import_s * 3,
-        patient=True,
+    run_a_task_and_exit(trial)
+
+
+@must(after=("shutdown.interpreter-exit-does-not-hang",), turn="background")
+def the_exit_status_of_the_host_is_kept(trial: Trial) -> None:
+    """If the host exits without ``end()``, its exit status is its own, and all its exit functions run.
+
+    Why: supervisors restart a scheduler, or do not, by its exit status; exit functions write logs and remove
+    pid files.
+    Likely causes: an exit function calls ``os._exit()``, so as not to wait for a thread; a signal is sent to
+    the process group; an exit function raises SystemExit.
+    Origin: desihub/desispec#1037 (the status was 1 after sys.exit(0), with a pool); markqvist/Reticulum#822
+    (an exit by ``os._exit()``).
+    """
+    left = os.path.join(trial.scratch, "left")
+    status = run_a_task_and_exit(trial, status=_STATUS, left=left)
+    expect(
+        status == _STATUS,
+        expected=f"the exit status {_STATUS} of a host that calls sys.exit({_STATUS})",
+        actual=str(status),
     )
     expect(
-        os.path.exists(ready),
-        expected="a scheduler process in a new interpreter to run a task",
-        actual=f"it exited with status {host.poll()}",
-    )
-    with open(ready, encoding="utf-8") as file:
-        if reason := file.read():
-            host.wait()
-            raise NotApplicable(reason)
-    exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s, patient=True)
-    if not exited:
-        host.send_signal(signal.SIGABRT)  # faulthandler adds its stacks to the evidence
-        host.wait()
-    limit = f"{trial.budgets.stop_s:.1f} s"
-    expect(
-        exited,
-        expected=f"the interpreter to exit within {limit} even though {end} was not called",
-        actual="it had not exited; all workers were idle",
+        os.path.exists(left),
+        expected="an exit function to run that the host registered before it imported the executor",
+        actual="it did not run",
     )
 
 

@@ -108,7 +108,8 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
     Why: the keys of two tries, or of two mapped instances, of a task differ in one field only. If keys are
     mixed up, the wrong one is marked.
     Likely causes: the key is rebuilt from parts; a dict is indexed by ``task_id`` alone; results are matched
-    to tasks by order; keys are shortened or lowercased to fit the labels of another system.
+    to tasks by order; keys are shortened, lowercased, stripped or normalized to fit the labels of another
+    system.
     Origin: apache/airflow#71580; Airflow's TaskInstanceKey has grown from three fields to five.
     """
     subject = trial.started(parallelism=3, slots=1)
@@ -124,6 +125,8 @@ def events_carry_the_submitted_key(trial: Trial) -> None:
         base._replace(try_number=2, map_index=1),
         TaskKey("ünïcode ☃", "a b\tc", "", 11, 111),
         base._replace(task_id="Task"),
+        base._replace(task_id="task "),
+        *(base._replace(task_id=name) for name in ("caf\u00e9", "cafe\u0301")),
         *(base._replace(task_id="t" * 200 + end) for end in "ab"),
     ]
     # Tasks succeed and fail in turn, and the later ones are faster, so that a mix-up shows as a wrong state.

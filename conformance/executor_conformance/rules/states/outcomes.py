@@ -171,18 +171,21 @@ def death_by_signal_is_a_failure(trial: Trial) -> None:
 
 @must(needs=(Capability.ARGV,))
 def a_command_that_cannot_run_never_succeeds(trial: Trial) -> None:
-    """A command whose program or module does not exist, or whose file is not executable, is rejected or
+    """A command whose program or module does not exist, or that the kernel refuses to execute, is rejected or
     reported ``failed``, and the next task runs.
 
     Why: a wrong command is the most common mistake, and must not look like anything else.
-    Likely causes: the exception of ``Popen`` kills the worker; a forked child whose exec fails continues as a
-    second host.
+    Likely causes: an exception of ``Popen`` kills the worker, such as one of the rarer ones; a forked child
+    whose exec fails continues as a second host.
     Origin: apache/airflow#16829; apache/airflow#71380.
     """
     subject = trial.started(slots=1)
     plain = os.path.join(trial.scratch, "not-executable")
     with open(plain, "w") as file:
         file.write("#!/bin/sh\nexit 0\n")
+    binary = os.path.join(trial.scratch, "of-no-format")
+    with open(os.open(binary, os.O_WRONLY | os.O_CREAT, 0o755), "wb") as file_of_no_format:
+        file_of_no_format.write(b"\x7fELF\0\0(\n")
     module = trial.probe()
     assert module.work.argv is not None
     for what, argv in {
@@ -190,6 +193,10 @@ def a_command_that_cannot_run_never_succeeds(trial: Trial) -> None:
         "whose program is not on PATH": ("executor-conformance-no-such-program",),
         "whose file is not executable": (plain,),
         "that names a directory": (trial.scratch,),
+        "whose file has no known format": (binary,),
+        "whose path leads through a file": (os.path.join(plain, "program"),),
+        "whose path is too long": ("/" + "n" * 300,),
+        "whose argument is too long": ("true", "a" * (1 << 18)),
         "whose module does not exist": (*module.work.argv[:2], "executor_conformance.no_such_module"),
     }.items():
         probe = trial.program(*argv)

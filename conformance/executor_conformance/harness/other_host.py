@@ -1,11 +1,12 @@
-"""A host in a new interpreter that runs a task and exits without calling ``end()``.
+"""A host in a new interpreter that runs a task and exits, with or without ``end()``.
 
-Started as ``python -m executor_conformance.harness.exit_without_end`` with its order, as JSON, on standard
+Started as ``python -m executor_conformance.harness.other_host`` with its order, as JSON, on standard
 input.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -22,11 +23,13 @@ CANNOT_RUN = 77
 
 
 def main() -> None:
-    """Import the target, run one task, create the file ``ready``, and return; the rest is up to the executor.
+    """Import the target, run one task, create the file ``ready``, and exit; the rest is up to the executor.
 
     If no task can be run, the file contains the reason.
     """
     order = json.load(sys.stdin)
+    if order["left"]:
+        atexit.register(lambda: open(order["left"], "x").close())
     sys.path[:] = order["path"]
     context = RunContext(
         import_target(order["spec"], order["family"], order["options"], order["scratch"]),
@@ -40,9 +43,12 @@ def main() -> None:
     except NotApplicable as reason:
         _write_ready(order["ready"], str(reason))
         os._exit(CANNOT_RUN)
+    if order["ends"]:
+        subject.end()
     _write_ready(order["ready"])
     # the executor is still referred to when the interpreter exits, as in a scheduler that has crashed
     globals()["kept"] = (subject, trial)
+    sys.exit(order["status"])
 
 
 def _write_ready(path: str, what: str = "") -> None:
