@@ -248,7 +248,7 @@ def stack_or_memory_exhaustion_fails_one_task(trial: Trial) -> None:
 
     Why: these errors can occur anywhere, including in the code that would report them.
     Likely causes: only ``Exception`` is caught around the task; the report itself needs memory.
-    Origin: apache/airflow#64476; the contract: one bad task costs one task.
+    Origin: apache/airflow#64476; celery/celery#10462 (MemoryError of a task blocks the worker).
     """
     _run_among_good_tasks(trial, "recurse", states=(FAILED,), what="a task that recurses endlessly")
     if not trial.facts.tasks_in_host:
