@@ -31,7 +31,7 @@ class NativeDriver(Driver):
         if submission.priority is not None:
             self.executor.queue_command(submission.key, command, priority=submission.priority)
             return
-        if submission.extra:  # all by keyword, as Airflow calls it
+        if submission.extra:  # then all arguments by keyword, as Airflow does
             self.executor.execute_async(key=submission.key, command=command, **submission.extra)
         else:
             self.executor.execute_async(submission.key, command)

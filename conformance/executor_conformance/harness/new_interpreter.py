@@ -15,13 +15,13 @@ from executor_conformance.verdicts import NotApplicable, expect
 
 
 def run_a_task_and_exit(trial: Trial, *, ends: bool = False, status: int = 0, left: str = "") -> int:
-    """Start a host in a new interpreter that runs a task and exits.
+    """Start a host in a new interpreter that runs a task and exits; a trial can do so once.
 
     :param ends: it calls ``end()`` before it exits.
     :param status: the exit status that it gives itself.
     :param left: the file that its first exit function creates.
     :returns: its exit status.
-    :raises Broken: it does not exit.
+    :raises Broken: it cannot run a task, its ``end()`` raises, or it does not exit.
     """
     if trial.context.build is not None:
         raise NotApplicable("a conftest hook builds the executor, and a new interpreter has no conftest")
@@ -60,21 +60,33 @@ def run_a_task_and_exit(trial: Trial, *, ends: bool = False, status: int = 0, le
     expect(
         os.path.exists(ready),
         expected="a scheduler process in a new interpreter to run a task",
-        actual=f"it exited with status {host.poll()}",
+        actual=f"it exited with status {host.poll()}{_error_of(ready)}",
     )
     with open(ready, encoding="utf-8") as file:
         if reason := file.read():
             host.wait()
             raise NotApplicable(reason)
-    exited = trial.wait_for(lambda: host.poll() is not None, budget_s=trial.budgets.stop_s, patient=True)
+    limit_s = trial.budgets.stop_s * (2 if ends else 1)  # for end(), too
+    exited = trial.wait_for(lambda: host.poll() is not None, budget_s=limit_s, patient=True)
     if not exited:
         host.send_signal(signal.SIGABRT)  # faulthandler adds its stacks to the evidence
         host.wait()
-    limit = f"{trial.budgets.stop_s:.1f} s"
-    how = f"after {end}" if ends else f"even though {end} was not called"
     expect(
         exited,
-        expected=f"the interpreter to exit within {limit} {how}",
+        expected=f"{end} to return and the interpreter to exit within {limit_s:.1f} s"
+        if ends
+        else f"the interpreter to exit within {limit_s:.1f} s even though {end} was not called",
         actual="it had not exited; all workers were idle",
     )
+    error = _error_of(ready)
+    expect(not error, expected=f"{end} to return in a new interpreter", actual=f"it did not{error}")
     return host.wait()
+
+
+def _error_of(ready: str) -> str:
+    """What the other host has raised, for messages; empty if nothing."""
+    try:
+        with open(f"{ready}.error", encoding="utf-8") as file:
+            return f": {file.read():.300}"
+    except FileNotFoundError:
+        return ""

@@ -25,7 +25,7 @@ CANNOT_RUN = 77
 def main() -> None:
     """Import the target, run one task, create the file ``ready``, and exit; the rest is up to the executor.
 
-    If no task can be run, the file contains the reason.
+    If no task can be run, the file contains the reason.  An error is written to ``ready.error``.
     """
     order = json.load(sys.stdin)
     if order["left"]:
@@ -40,18 +40,21 @@ def main() -> None:
     try:
         subject = trial.started(slots=1)
         subject.run(trial.probe())
+        _write(order["ready"])
+        if order["ends"]:
+            subject.end()
     except NotApplicable as reason:
-        _write_ready(order["ready"], str(reason))
+        _write(order["ready"], str(reason))
         os._exit(CANNOT_RUN)
-    if order["ends"]:
-        subject.end()
-    _write_ready(order["ready"])
+    except Exception as error:
+        _write(f"{order['ready']}.error", str(error) or repr(error))
+        raise
     # the executor is still referred to when the interpreter exits, as in a scheduler that has crashed
     globals()["kept"] = (subject, trial)
     sys.exit(order["status"])
 
 
-def _write_ready(path: str, what: str = "") -> None:
+def _write(path: str, what: str = "") -> None:
     with open(f"{path}.new", "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(what)
     os.rename(file.name, path)

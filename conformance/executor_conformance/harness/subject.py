@@ -16,7 +16,7 @@ from executor_conformance.harness.events import EventHistory, Observation, short
 from executor_conformance.harness.probes import Gate, Probe
 from executor_conformance.harness.trial_base import TrialBase
 from executor_conformance.requirements import Capability
-from executor_conformance.verdicts import Misreported, NotApplicable
+from executor_conformance.verdicts import Misreported, NotApplicable, expect
 
 _MOST_DRAINS = 50
 
@@ -322,6 +322,19 @@ class Subject:
                 actual=f"{outcome!r}"
                 + (f" with info {short_repr(self.info(probe))}" if outcome else " (no event)"),
             )
+
+    def expect_running(self, probe: Probe, when: str) -> None:
+        """A task that waits at a gate must go on waiting there.
+
+        :param when: describes what must not disturb it, for the message: ``while ...``.
+        :raises Broken: it has ended, or has a terminal event.
+        """
+        self.quiet()
+        expect(
+            not self.outcome(probe) and not probe.finished,
+            expected=f"a task to keep running {when}",
+            actual=self.describe([probe]),
+        )
 
     def describe(self, probes: Iterable[Probe]) -> str:
         """What is known of these tasks, for messages."""

@@ -40,6 +40,7 @@ _VALUES: dict[str, object] = {
     "an empty list": [],
     "an empty text": "",
     "False": False,
+    "a dict with a tuple in it": {1: (2, None)},
     "an exception that was not raised": ValueError("not raised"),
     "an object that can be neither compared nor tested for truth": Incomparable(),
 }

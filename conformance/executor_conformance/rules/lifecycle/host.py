@@ -81,12 +81,7 @@ def two_executors_coexist_in_one_process(trial: Trial) -> None:
     trial.wait_for(lambda: ended.finished)
     trial.quiet()
     one.end()
-    trial.quiet(other.pump)
-    expect(
-        other.outcome(held) is None and not held.finished,
-        expected=f"a running task of one executor to continue after {end} of another",
-        actual=other.describe([held]),
-    )
+    other.expect_running(held, f"after {end} of another executor in the process")
     other.await_terminal(ended)
     other.expect_outcome(ended, SUCCESS, f"a task that ended just before {end} of another executor")
     gate.open()
@@ -262,12 +257,7 @@ def two_hosts_coexist_on_one_machine(trial: Trial) -> None:
     subject.submit(held)
     subject.await_started(held)
     run_a_task_and_exit(trial, ends=True)
-    subject.quiet()
-    expect(
-        subject.outcome(held) is None,
-        expected="a task to keep running while another scheduler starts on the machine",
-        actual=subject.describe([held]),
-    )
+    subject.expect_running(held, "while another scheduler starts on the machine")
     gate.open()
     subject.await_terminal(held)
     subject.expect_outcome(held, SUCCESS, "a task while another scheduler started on the machine")
@@ -337,7 +327,7 @@ def _settings(frozen_before: int) -> dict[str, object]:
         "objects frozen by gc": gc.get_freeze_count() > frozen_before,
         "gc callbacks": [id(callback) for callback in gc.callbacks],
         "standard streams": [id(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)],
-        "standard streams that block": [os.get_blocking(descriptor) for descriptor in range(3)],
+        "standard streams that block": [_blocks(descriptor) for descriptor in range(3)],
         "exception hooks": [id(sys.excepthook), id(sys.unraisablehook), id(threading.excepthook)],
         "recursion limit": sys.getrecursionlimit(),
         "switch interval": sys.getswitchinterval(),
@@ -364,6 +354,14 @@ def _settings(frozen_before: int) -> dict[str, object]:
         "trace and profile functions": (repr(sys.gettrace()), repr(sys.getprofile())),
         "event loop": _event_loop(),
     }
+
+
+def _blocks(descriptor: int) -> bool | None:
+    """Whether reading or writing may wait; ``None``: the descriptor is closed."""
+    try:
+        return os.get_blocking(descriptor)
+    except OSError:
+        return None
 
 
 def _wakeup_descriptor() -> int:

@@ -85,8 +85,8 @@ def the_exit_status_of_the_host_is_kept(trial: Trial) -> None:
 
     Why: supervisors restart a scheduler, or do not, by its exit status; exit functions write logs and remove
     pid files.
-    Likely causes: an exit function calls ``os._exit()``, so as not to wait for a thread; a signal is sent to
-    the process group; an exit function raises SystemExit.
+    Likely causes: an exit function calls ``os._exit()``, so as not to wait for a thread; an exit function
+    sends a signal to the process group.
     Origin: desihub/desispec#1037 (the status was 1 after sys.exit(0), with a pool); markqvist/Reticulum#822
     (an exit by ``os._exit()``).
     """
