@@ -41,6 +41,8 @@ Instruction = tuple[int, "Any"]
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _IGNORED_BY_PYTHON = _signal.SIGPIPE, _signal.SIGXFSZ
+#: On a free-threaded build ``gc.freeze()`` itself writes to every object; otherwise it moves lists.
+_FREEZING_WRITES = "t" in sys.abiflags
 
 
 def become_task(instruction: Callable[[], Instruction], parent: int, note: Note) -> NoReturn:
@@ -89,7 +91,8 @@ def drop_host_state(keep: Collection[int] = ()) -> None:
     close_private_descriptors(keep)
     _renew_multiprocessing()
     atexit._clear()  # the exit functions of the host
-    gc.freeze()  # a collection would write to every page that is shared with the host
+    if not _FREEZING_WRITES:
+        gc.freeze()  # a collection would write to every page that is shared with the host
 
 
 def _renew_multiprocessing() -> None:
