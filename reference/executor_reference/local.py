@@ -75,7 +75,8 @@ class LocalExecutor:
     modules and ``__main__``.  So start the executor after the imports, and before the first thread.  Only the
     environment and the working directory are those at the start of the task.  A callable must be picklable,
     or else it is rejected, and its module must have had it at ``start()``, or else its task fails.
-    ``"fork"`` has none of these limits, and forks the whole host for each task.
+    ``"fork"`` has none of these limits, and forks the whole host for each task.  On a free-threaded build, a
+    garbage collection in a task forked like that copies the memory that it shares with the host.
 
     A signal handler of the host may raise in any call: the next call continues where that one stopped.  A
     submission is then either accepted, so the key is in flight, or leaves nothing behind.
