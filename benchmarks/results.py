@@ -33,6 +33,8 @@ _CAUSES = Path(__file__).with_name("causes.toml")
 _AIRFLOW = "airflow.executors.local_executor:LocalExecutor"
 _REDIS = ("fixtures.peers.redis_server",)
 _COLUMNS = ("passed", "failed", "not applicable", "inconclusive", "blocked")
+#: A line of a page about a ``must`` rule that failed.
+_FAILED_MUST = r"^- \*\*[\w.-]+\*\* \(must\): expected "
 
 
 @dataclass(frozen=True)
@@ -376,12 +378,17 @@ def _table(found: Mapping[str, str]) -> Iterable[str]:
 
     :param found: page -> the most important findings.
     """
-    yield f"| executor | {' | '.join(_COLUMNS)} | main findings |"
-    yield "|---|" + "---:|" * len(_COLUMNS) + "---|"
+    columns = [column if column != "failed" else "must failed | should failed" for column in _COLUMNS]
+    yield f"| executor | {' | '.join(columns)} | main findings |"
+    yield "|---|" + "---:|" * (len(_COLUMNS) + 1) + "---|"
     for subject in SUBJECTS:
         page = PAGES / f"{subject.page}.md"
         if page.exists():
-            counts = " | ".join(str(count) for count in _counts(page.read_text(encoding="utf-8")))
+            text = page.read_text(encoding="utf-8")
+            numbers = dict(zip(_COLUMNS, _counts(text), strict=True))
+            must = len(re.findall(_FAILED_MUST, text, re.MULTILINE))
+            numbers["failed"] = f"{must} | {numbers['failed'] - must}"
+            counts = " | ".join(map(str, numbers.values()))
             yield f"| [{subject.title}]({page.name}) | {counts} | {found.get(subject.page, '')} |"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -277,8 +278,11 @@ def test_ctrl_c_interrupts_the_run_and_writes_the_report(
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert judge.left_alive() == []
     assert judge.left_in_tmp() == []
-    assert " is conformant" not in stdout
-    assert '"conformant": false' in (pytester.path / "x.json").read_text()
+    assert "no verdict: interrupted" in stdout
+    assert " conformant at level" not in stdout
+    report = json.loads((pytester.path / "x.json").read_text())
+    assert (report["conformant"], report["complete"]) == (None, False)
+    assert report["verdict"] == "no verdict: interrupted"
 
 
 def test_terminated_pytest_leaves_nothing(

@@ -58,11 +58,20 @@ def mine(pytester: pytest.Pytester) -> Path:
 
 
 def passed(judged: Judged, *rules: str) -> None:
-    """Check that these rules ran, and that all of them passed."""
+    """Check that only these rules ran, and that all of them passed."""
+    rules = rules or (RULE,)
     assert judged.status == 0, judged.output
-    assert sorted(judged.rules()) == sorted(judged.rules("passed")) == sorted(rules or [RULE])
-    assert judged.report["conformant"] is True
-    assert " is conformant at level " in judged.stdout
+    assert sorted(judged.rules()) == sorted(judged.rules("passed")) == sorted(rules)
+    no_verdict(judged, len(rules))
+
+
+def no_verdict(judged: Judged, ran: int) -> None:
+    """Check that nothing calls the executor conformant or not after a selection."""
+    words = f"no verdict: {ran} of {len(catalogue())} rules"
+    assert (judged.report["conformant"], judged.report["complete"]) == (None, False)
+    assert judged.report["verdict"] == words
+    assert words in judged.stdout
+    assert "conformant at level" not in judged.stdout
 
 
 # -- the target ----------------------------------------------------------------------------------------------
@@ -504,7 +513,7 @@ def test_own_failures_set_the_exit_status(judge: Command, pytester: pytest.Pytes
     pytester.makepyfile(test_broken="def test_broken(): assert 0")
     judged = judge(TARGET, "-k", f"test_broken or {RULE}", "test_broken.py")
     assert judged.status == 1
-    assert judged.report["conformant"] is True
+    no_verdict(judged, 1)
 
 
 @pytest.mark.usefixtures("own_tests")
@@ -591,18 +600,25 @@ def test_named_adapter(judge: Command) -> None:
 def test_level_decides_the_exit_status(judge: Command) -> None:
     selection = ("--executor=mine:Untidy", "-k", f"{RULE} or {SHOULD}")
     must = judge(*selection)
-    assert (must.status, must.report["conformant"]) == (0, True)
-    assert "is conformant at level must" in must.stdout
+    assert must.status == 0
+    no_verdict(must, 2)
+    assert "1 passed, 1 should failed" in must.stdout
     should = judge(*selection, "--conformance-level=should")
     assert (should.status, should.report["conformant"]) == (1, False)
-    assert "is NOT conformant at level should" in should.stdout
+    assert "is NOT conformant at level should: 1 passed, 1 should failed; 2 of" in should.stdout
     assert list(must.rules("failed")) == list(should.rules("failed")) == [SHOULD]
 
 
 def test_run_without_applicable_rules_is_not_conformant(judge: Command) -> None:
     judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", "-k", "lifecycle.end-before-start")
     assert list(judged.rules("not_applicable"))
-    assert (judged.status, judged.report["conformant"]) == (1, False)
+    assert (judged.status, judged.report["conformant"]) == (1, None)
+
+
+def test_first_failure_ends_the_run_without_a_verdict(judge: Command) -> None:
+    judged = judge("--executor=mine:Untidy", "-x", "-k", f"{RULE} or {SHOULD} or memory.")
+    assert judged.status == 0, "a should does not count at level must"
+    no_verdict(judged, 2)
 
 
 def test_time_limit_bounds_hangs(judge: Command) -> None:
@@ -783,8 +799,9 @@ def test_ini_keys(judge: Command, pytester: pytest.Pytester, folder: str) -> Non
     assert process.returncode == 0, stdout + stderr
     report = json.loads((pytester.path / "out" / "a.json").read_text())
     assert report["executor"]["options"] == {"start_method": "spawn"}
-    assert "mine:make is conformant at level should" in stdout
-    assert (pytester.path / "out" / "b.md").read_text().startswith("# mine:make: conformant\n")
+    assert report["level"] == "should"
+    assert report["verdict"].startswith("no verdict: 1 of ")
+    assert (pytester.path / "out" / "b.md").read_text().startswith(f"# mine:make: {report['verdict']}\n")
 
 
 def test_command_line_wins_over_ini(judge: Command, pytester: pytest.Pytester) -> None:
@@ -874,6 +891,10 @@ def test_json_report_matches_its_schema(judge: Command, target: str) -> None:
         ),
         (["--executor=mine:make", "--conformance-time-limit=long"], ["'long'", "seconds"]),
         (["--executor=mine:make", "--conformance-time-limit=nan"], ["'nan'", "seconds"]),
+        (["--conformance-report=x.json"], ["--conformance-report has no effect without --executor"]),
+        (["--conformance-known-failures=x"], ["--conformance-known-failures has no effect without --ex"]),
+        (["--executor-option=a=1"], ["--executor-option has no effect without --executor"]),
+        (["--explain", RULE, "--conformance-rules"], ["--explain", "--conformance-rules", "use one of"]),
         (["--explain", "lifecycle.runs-a-tsk"], ["'lifecycle.runs-a-tsk'", f"did you mean '{RULE}'?"]),
         (
             ["--executor=mine:make", "-k", "lifecycle.runs-a-tsk"],

@@ -10,6 +10,17 @@ import sys
 import pytest
 
 LEVELS = ("must", "should")
+#: The options that have no effect unless an executor is judged.
+_ONLY_WITH_EXECUTOR = (
+    "executor_option",
+    "executor_adapter",
+    "conformance_level",
+    "conformance_report",
+    "conformance_time_limit",
+    "conformance_known_failures",
+    "conformance_seed",
+    "conformance_programs",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,6 +98,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if config.option.explain is None and not config.option.conformance_rules:
         return None
+    if config.option.explain is not None and config.option.conformance_rules:
+        raise pytest.UsageError("--explain shows one rule and --conformance-rules lists all; use one of them")
     from executor_conformance.plugin import explain
 
     return explain.main(config)
@@ -95,9 +108,12 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
-    if option.executor is None and option.replay is None and not config.getini("executor"):
-        return
     if option.explain is not None or option.conformance_rules:
+        return
+    if option.executor is None and option.replay is None and not config.getini("executor"):
+        for name in _ONLY_WITH_EXECUTOR:
+            if getattr(option, name) is not None:
+                raise pytest.UsageError(f"--{name.replace('_', '-')} has no effect without --executor")
         return
     if sys.platform != "linux":
         raise pytest.UsageError(

@@ -43,8 +43,8 @@ _NOT_JUDGED = {
     Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
     Verdict.KNOWN_FAILURE: ("known failure", "k", "KNOWN FAILURE"),
 }
-#: Exit statuses of pytest after which every selected rule was judged.
-_COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+#: Exit statuses of pytest unless the run was interrupted.
+_FINISHED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class RuleBroken(Exception):
@@ -358,7 +358,7 @@ class ConformanceSession:
             f"--conformance-seed={self.seed}",
         ]
 
-    def report(self, complete: bool) -> Report:
+    def report(self, interrupted: bool) -> Report:
         """The report on what was found so far."""
         found = dict(self.findings)
         judged = {
@@ -382,7 +382,8 @@ class ConformanceSession:
             },
             level=self.settings.level,
             findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
-            complete=complete,
+            all_rules=len(catalogue()),
+            interrupted=interrupted,
             tasks=self.discovery.facts.location,
             saw_a_task=self.discovery.facts.forked is not None or _passed(found, "lifecycle.runs-a-task"),
             stubs=adapters()[self.discovery.family].stubs,
@@ -394,14 +395,14 @@ class ConformanceSession:
             return
         # Hypothesis calls gc.get_referrers(), which does not see frozen objects.
         gc.unfreeze()
-        complete = exitstatus in _COMPLETE
-        report = self.report(complete)
+        interrupted = exitstatus not in _FINISHED
+        report = self.report(interrupted)
         for path in self.settings.reports:
             # messages may contain anything that an executor put there
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](report))
         self._write_replays(report)
-        if complete:
+        if not interrupted:
             others_failed = session.testsfailed > self.rules_failed
             ok = report.green and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
@@ -425,7 +426,7 @@ class ConformanceSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if not self.config.option.collectonly and not self._refused:
-            terminal.summarize(terminalreporter, self.report(exitstatus in _COMPLETE), self.settings)
+            terminal.summarize(terminalreporter, self.report(exitstatus not in _FINISHED), self.settings)
 
     def pytest_unconfigure(self) -> None:
         if self._background is not None:

@@ -110,20 +110,23 @@ def _table(reporter: pytest.TerminalReporter, report: Report) -> None:
 
 
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
-    word = "conformant" if report.conformant else "NOT conformant"
-    counts = report.count()
-    tail = ", ".join(f"{n} {str(v).replace('_', ' ')}" for v, n in counts.items() if n) or "no rules ran"
-    if report.green and not report.conformant:
+    tail = report.counts() or "no rules ran"
+    if report.green and report.conformant is False:
         tail += "; all failures that count are listed as known"
     if not report.saw_a_task:
         tail += "; no task was seen to run"
-    if not report.complete:
-        tail += "; the run was interrupted"
+    if report.conformant is None:
+        line = f"{report.target}: {report.verdict} ({tail})"
+    else:
+        word = "conformant" if report.conformant else "NOT conformant"
+        ran = "" if report.complete else f"; {len(report.findings)} of {report.all_rules} rules ran"
+        line = f"{report.target} is {word} at level {report.level}: {tail}{ran}"
     reporter.write_line(
-        f"{report.target} is {word} at level {report.level}: {tail}",
+        line,
         bold=True,
-        green=report.conformant,
-        red=not report.conformant,
+        green=report.conformant is True,
+        yellow=report.conformant is None,
+        red=report.conformant is False,
     )
 
 

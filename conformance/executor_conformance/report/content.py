@@ -15,6 +15,8 @@ from executor_conformance.verdicts import Finding, Verdict
 JUDGED = frozenset({Verdict.PASSED, Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS})
 #: Verdicts that a conformant executor has on no rule of the asked level.
 AGAINST = frozenset({Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS, Verdict.INCONCLUSIVE})
+#: Verdicts whose numbers are shown for each level.
+_BY_LEVEL = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Report:
     """One run of the suite on one executor.
 
     :param level: what counts for ``conformant``: ``must`` or ``should``.
-    :param complete: the run was not interrupted.
+    :param all_rules: how many rules a complete run has.
+    :param interrupted: the run was stopped by the user or by an error of pytest.
     :param stubs: what the adapter replaced by a stub.
     :param tasks: where the first task was seen to run.
     :param saw_a_task: a task was seen to run.  An executor that runs none passes many rules.
@@ -35,33 +38,75 @@ class Report:
     machine: Mapping[str, Any]
     level: str
     findings: tuple[tuple[Rule, Finding], ...]
-    complete: bool = True
+    all_rules: int
+    interrupted: bool = False
     stubs: tuple[str, ...] = ()
     tasks: TaskLocation = TaskLocation.UNKNOWN
     saw_a_task: bool = True
 
     @property
-    def is_judged(self) -> bool:
-        """Whether a task was seen to run, and at least one rule was judged."""
-        return self.saw_a_task and any(finding.verdict in JUDGED for _, finding in self.findings)
+    def complete(self) -> bool:
+        """Whether every rule ran: no selection, no interruption, no ``-x``."""
+        return not self.interrupted and len(self.findings) >= self.all_rules
 
     @property
-    def conformant(self) -> bool:
-        """The executor was judged, and no rule of the level counts against it."""
-        counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
-        against = any(finding.verdict in AGAINST for rule, finding in self.findings if rule.level in counted)
-        return self.complete and self.is_judged and not against
+    def conformant(self) -> bool | None:
+        """Whether the executor is conformant at the level, or ``None``: no verdict."""
+        if self.interrupted:
+            return None
+        against = self._against()
+        if against - {Verdict.INCONCLUSIVE}:
+            return False
+        if self._why_no_verdict():
+            return None
+        return not against
+
+    @property
+    def verdict(self) -> str:
+        """``conformant``, ``not conformant``, or ``no verdict`` with the reason."""
+        if self.conformant is None:
+            return f"no verdict: {self._why_no_verdict()}"
+        return "conformant" if self.conformant else "not conformant"
 
     @property
     def green(self) -> bool:
-        """Whether the exit status is 0: conformant except for known failures, each of which still fails."""
+        """Whether the exit status is 0: everything that ran is green, or is a known failure that still fails.
+
+        An unexpected pass is never green, at any level.
+        """
+        against = self._against() - {Verdict.KNOWN_FAILURE}
+        unexpected = any(finding.verdict is Verdict.UNEXPECTED_PASS for _, finding in self.findings)
+        return not (self.interrupted or unexpected or against or self._why_nothing_was_judged())
+
+    def _against(self) -> frozenset[Verdict]:
+        """Which verdicts of rules of the level count against the executor."""
         counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
-        against = any(
-            finding.verdict is Verdict.UNEXPECTED_PASS
-            or (rule.level in counted and finding.verdict in AGAINST - {Verdict.KNOWN_FAILURE})
-            for rule, finding in self.findings
-        )
-        return self.complete and self.is_judged and not against
+        return AGAINST & {finding.verdict for rule, finding in self.findings if rule.level in counted}
+
+    def _why_no_verdict(self) -> str:
+        if self.interrupted:
+            return "interrupted"
+        if not self.complete:
+            return f"{len(self.findings)} of {self.all_rules} rules"
+        return self._why_nothing_was_judged()
+
+    def _why_nothing_was_judged(self) -> str:
+        if not any(finding.verdict in JUDGED for _, finding in self.findings):
+            return "no rule could be judged"
+        return "" if self.saw_a_task else "no task was seen to run"
+
+    def counts(self) -> str:
+        """How many rules have each verdict: ``"150 passed, 3 must and 2 should failed"``."""
+        parts = []
+        for verdict, count in self.count().items():
+            if count:
+                levels = [
+                    f"{number} {level}"
+                    for level in Level
+                    if verdict in _BY_LEVEL and (number := self.count(level)[verdict])
+                ]
+                parts.append(f"{' and '.join(levels) or count} {str(verdict).replace('_', ' ')}")
+        return ", ".join(parts)
 
     def count(self, level: Level | None = None, chapter: Chapter | None = None) -> dict[Verdict, int]:
         """The number of rules with each verdict."""
@@ -85,7 +130,9 @@ class Report:
                 **({"stubs": list(self.stubs)} if self.stubs else {}),
             },
             "machine": dict(self.machine),
+            "level": self.level,
             "conformant": self.conformant,
+            "verdict": self.verdict,
             "complete": self.complete,
             "summary": {
                 level.value: {verdict.value: count for verdict, count in self.count(level).items()}

@@ -11,14 +11,15 @@ from executor_conformance.verdicts import Verdict
 
 def write(report: Report) -> str:
     """The whole report as Markdown text."""
-    verdict = "conformant" if report.conformant else "not conformant"
     machine = report.machine
     lines = [
-        f"# {_escaped(report.target)}: {verdict}",
+        f"# {_escaped(report.target)}: {report.verdict}",
         "",
         f"Adapter {report.adapter}; distribution {_escaped(report.distribution or 'none')}; "
         f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
         f"{machine['cpus']} CPUs.",
+        "",
+        f"{report.counts() or 'No rules ran'}.",
         "",
         *(f"- Stubbed: {_escaped(stub)}." for stub in report.stubs),
         *([""] if report.stubs else []),
