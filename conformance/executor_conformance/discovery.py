@@ -8,6 +8,7 @@ are forked with it in memory.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import sys
 import threading
@@ -15,13 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from executor_conformance.adapters.api import Adapter, CannotDrive
+from executor_conformance.adapters.api import DEFAULT, Adapter, CannotDrive
 from executor_conformance.adapters.registry import AdapterError, adapters, choose, recognize
 from executor_conformance.contract import LIFECYCLE_CALLS
 from executor_conformance.harness import processes
 from executor_conformance.harness.blackboard import Blackboard, CallInProgress
 from executor_conformance.harness.calibration import LARGEST_EXTENSION, Budgets, Calibration, fork_here_s
-from executor_conformance.harness.calls import Raised
+from executor_conformance.harness.calls import Raised, own_traceback
 from executor_conformance.harness.containment import ContainmentResult, End, Limits, contain
 from executor_conformance.harness.context import MOST_SLOTS, Facts, RunContext
 from executor_conformance.harness.journal import Journal, Run
@@ -136,7 +137,13 @@ def discover(
         try:
             there_before = frozenset(process.pid for process in trial.host.processes())
             began = monotonic()
-            subject = trial.build(slots=1)
+            try:
+                subject = trial.build(slots=1)
+            except Raised as raised:
+                if _can_be_built(trial, recognized=adapter is not None):
+                    raise
+                blackboard.write_result({"error": _describe_unbuilt(trial.target, raised)})
+                return
             construct_s = monotonic() - began
             if adapter is None:
                 adapter = recognize(subject.driver.executor, spec)
@@ -242,6 +249,34 @@ def _describe_missing(spec: str, missing: list[str]) -> str:
         f"--executor-option={missing[0]}=VALUE, or name a function without required arguments. The number of "
         "tasks that may run at once is passed if the argument is called parallelism, max_workers or workers"
     )
+
+
+def _can_be_built(trial: Trial, *, recognized: bool) -> bool:
+    """Whether the constructor returns an executor if the suite does not choose the parallelism.
+
+    :param recognized: the target itself shows which adapter fits.
+    :raises AdapterError: it returns something else.
+    """
+    try:
+        subject = trial.build(DEFAULT, slots=1)
+    except Raised:
+        return False
+    if not recognized:
+        recognize(subject.driver.executor, trial.target.spec)
+    return True
+
+
+def _describe_unbuilt(target: Target, raised: Raised) -> str:
+    unknown = target.unknown_options() if isinstance(raised.error, TypeError) else []
+    if unknown:
+        known = [name for name in target.parameters() if name != target.parallelism_argument]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" (it takes {', '.join(known) or 'none'})"
+        return (
+            f"--executor-option={unknown[0]}={target.options[unknown[0]]!r}: {target.name} takes no argument "
+            f"{unknown[0]!r}{hint}"
+        )
+    return f"--executor={target.spec!r}: it cannot be constructed\n{own_traceback(raised.error)}"
 
 
 def _running() -> tuple[set[int], set[int]]:

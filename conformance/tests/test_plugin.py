@@ -21,6 +21,8 @@ RULE = "lifecycle.runs-a-task"
 ONE = ("-k", RULE)
 
 MINE = """
+    import abc
+
     from executor_reference import LocalExecutor
 
     class Outer:
@@ -44,6 +46,14 @@ MINE = """
 
     def make(parallelism=4, **options):
         return LocalExecutor(parallelism, **options)
+
+    class Abstract(LocalExecutor, abc.ABC):
+        @abc.abstractmethod
+        def method(self): ...
+
+    class Raising(LocalExecutor):
+        def __init__(self, parallelism=4):
+            raise ConnectionError("no broker")
 
     VALUE = 42
 """
@@ -940,12 +950,34 @@ def test_module_with_an_error_shows_the_error(judge: Command, pytester: pytest.P
     assert len(judged.stderr.strip().splitlines()) == 1
 
 
-def test_unknown_executor_option_fails_the_constructor_rule(judge: Command) -> None:
-    judged = judge("--executor=mine:make", "--executor-option=nosuch=1", *ONE)
-    assert judged.status == 1
-    ((rule, message),) = judged.rules("failed").items()
-    assert rule == "interface.constructor-accepts-parallelism"
-    assert "nosuch" in message
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            ["--executor=executor_reference:LocalExecutor", "--executor-option=start_metod=fork"],
+            ["--executor-option=start_metod='fork'", "takes no argument", "did you mean 'start_method'?"],
+        ),
+        (
+            ["--executor=concurrent.futures:ThreadPoolExecutor", "--executor-option=x=1"],
+            ["takes no argument 'x' (it takes thread_name_prefix, initializer, initargs)"],
+        ),
+        (
+            ["--executor=mine:make", "--executor-option=nosuch=1"],
+            ["unexpected keyword argument 'nosuch'", 'mine.py", line', "in make"],
+        ),
+        (["--executor=mine:Abstract"], ["it cannot be constructed", "abstract class Abstract"]),
+        (["--executor=mine:Raising"], ["mine.py", "in __init__", "ConnectionError: no broker"]),
+        (["--executor=os:getcwd"], ["no adapter recognizes an instance of str"]),
+    ],
+    ids=lambda value: value[-1] if value[0].startswith("--") else "",
+)
+def test_target_that_cannot_be_constructed(judge: Command, arguments: list[str], lines: list[str]) -> None:
+    judged = judge(*arguments)
+    assert judged.status == 4, judged.output
+    assert judged.report == {}
+    for line in lines:
+        assert line in judged.stderr
+    assert "executor_conformance/" not in judged.stderr
 
 
 # -- the specification on the terminal -----------------------------------------------------------------------

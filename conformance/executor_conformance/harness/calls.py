@@ -15,6 +15,7 @@ from executor_conformance.verdicts import Blocked, Broken, FailureMode, HungCall
 Result = TypeVar("Result")
 
 _STEPS_SHOWN = 4
+_SUITE = "executor_conformance."
 
 
 class Raised(Broken):
@@ -38,6 +39,14 @@ def describe_error(error: BaseException) -> str:
     except BaseException:
         text = "<its str() fails>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of an exception without the suite's frames, which are the first ones."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_SUITE):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
 
 
 class Calls:

@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from executor_conformance.adapters.api import Adapter
+from executor_conformance.adapters.api import DEFAULT, Adapter
 from executor_conformance.adapters.registry import AdapterError, adapters, check_capabilities
 from executor_conformance.requirements import Capability
 
@@ -109,6 +109,18 @@ class Target:
             in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             and (parameter.kind is parameter.POSITIONAL_ONLY or parameter.name not in passed)
         ]
+
+    def parameters(self) -> list[str]:
+        """The names of its parameters, as far as its signature shows them."""
+        return [each.name for each in _parameters(self.make) or ()]
+
+    def unknown_options(self) -> list[str]:
+        """Options that it does not take, as far as its signature shows."""
+        parameters = _parameters(self.make)
+        if parameters is None or any(each.kind is each.VAR_KEYWORD for each in parameters):
+            return []
+        passed = self.options.keys() & self.adapter.arguments(DEFAULT, self.options).keys()
+        return sorted(passed.difference(self.parameters()))
 
 
 class LateImport:
