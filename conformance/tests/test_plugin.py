@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -14,11 +15,12 @@ import pytest
 from conftest import REPOSITORY, Command, Judged
 
 from executor_conformance.report.json_format import schema
-from executor_conformance.rules import catalogue
+from executor_conformance.rules import Rule, catalogue
 
 TARGET = "--executor=executor_reference:LocalExecutor"
 RULE = "lifecycle.runs-a-task"
 ONE = ("-k", RULE)
+NEGATIVE = "parallelism.negative-is-rejected"
 
 MINE = """
     import abc
@@ -517,6 +519,63 @@ def test_own_tests_run_when_named(judge: Command, processes: str) -> None:
     judged = judge(TARGET, "-k", f"test_own or {RULE}", "-v", processes, "tests")
     passed(judged)
     assert "2 passed" in judged.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("lifecycle::runs-a-task",), lambda rule: rule.id == RULE),
+        ((RULE, "parallelism::negative-is-rejected"), lambda rule: rule.id in (RULE, NEGATIVE)),
+        (("isolation", "-n2"), lambda rule: rule.chapter.name == "isolation"),
+        (
+            ("isolation", "-m", "should"),
+            lambda rule: rule.chapter.name == "isolation" and rule.level == "should",
+        ),
+        (("lifecycle::runs-a-task", "tests", "-n2"), lambda rule: rule.id == RULE),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.usefixtures("own_tests")
+def test_rules_are_named_as_arguments(
+    judge: Command, arguments: tuple[str, ...], named: Callable[[Rule], bool]
+) -> None:
+    judged = judge("--executor=concurrent.futures:ThreadPoolExecutor", *arguments)
+    assert judged.status == 0, judged.output
+    assert judged.rules().keys() == {rule.id for rule in catalogue().values() if named(rule)}
+    if "tests" in arguments:
+        assert "2 passed" in judged.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("lifecycle::runs-a-tsk", "did you mean 'lifecycle.runs-a-task'?"),
+        ("lifecyle::runs-a-task", "did you mean 'lifecycle.runs-a-task'?"),
+        ("shutdwn", "there is no chapter 'shutdwn'; did you mean 'shutdown'?"),
+    ],
+)
+def test_misspelt_rule_as_an_argument(judge: Command, argument: str, hint: str) -> None:
+    judged = judge(TARGET, argument)
+    assert judged.status == 4, judged.output
+    assert hint in judged.stderr
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_executor_of_the_ini_file_leaves_own_tests_alone(
+    judge: Command, pytester: pytest.Pytester, processes: str
+) -> None:
+    pytester.makeini("[pytest]\nexecutor = mine:make\npythonpath = .")
+    pytester.makepyfile(test_own="def test_ok(): pass")
+    for arguments in (["test_own.py::test_ok"], ["test_own.py"], ["."]):
+        process = judge.start(*arguments, processes)
+        stdout, stderr = process.communicate()
+        assert process.returncode == 0, stdout + stderr
+        assert "1 passed" in stdout
+        assert "executor:" not in stdout
+    process = judge.start(RULE, processes)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stdout + stderr
+    assert "mine:make: no verdict: 1 of " in stdout
 
 
 def test_own_failures_set_the_exit_status(judge: Command, pytester: pytest.Pytester) -> None:

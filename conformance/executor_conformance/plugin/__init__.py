@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.explain is not None or option.conformance_rules:
         return
-    if option.executor is None and option.replay is None and not config.getini("executor"):
+    if not _judges_an_executor(config):
         for name in _ONLY_WITH_EXECUTOR:
             if getattr(option, name) is not None:
                 raise pytest.UsageError(f"--{name.replace('_', '-')} has no effect without --executor")
@@ -126,3 +126,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
     session = ConformanceSession(config, Settings.read(config))
     config.pluginmanager.register(session, "executor-conformance-session")
+
+
+def _judges_an_executor(config: pytest.Config) -> bool:
+    """Whether this run judges an executor: that of the ini file only if no test of the user is named."""
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        return "executor_conformance" in worker_input
+    if config.option.executor is not None or config.option.replay is not None:
+        return True
+    if not config.getini("executor"):
+        return False
+    from executor_conformance.plugin.selection import names_rules
+
+    return config.args_source is not config.ArgsSource.ARGS or names_rules(config.args)

@@ -30,10 +30,11 @@ from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, replays, terminal
 from executor_conformance.plugin.environment import Environment
 from executor_conformance.plugin.run_folder import RunFolder
+from executor_conformance.plugin.selection import take_named_rules
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
 from executor_conformance.requirements import Capability, TaskLocation
-from executor_conformance.rules import CHAPTERS, Chapter, Rule, catalogue
+from executor_conformance.rules import CHAPTERS, Chapter, Level, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
 #: Verdicts that pytest shows as skipped; the summary and the exit status distinguish them.
@@ -92,12 +93,14 @@ class ChapterCollector(pytest.Collector):
     chapter: Chapter
 
     def collect(self) -> Iterable[RuleItem]:
-        replay = self.conformance.settings.replay
+        replay = self.conformance.settings.replay and self.conformance.settings.replay.rule
         for rule in catalogue().values():
-            if rule.chapter == self.chapter and (replay is None or rule.id == replay.rule):
+            named = self.conformance.named or {rule.id}
+            if rule.chapter == self.chapter and rule.id in named and replay in (None, rule.id):
                 item: RuleItem = RuleItem.from_parent(
                     self, name=rule.name, rule=rule, conformance=self.conformance
                 )
+                item.add_marker(rule.level.value)
                 if self.config.pluginmanager.hasplugin("timeout"):  # of pytest-timeout: rules have limits
                     item.add_marker(pytest.mark.timeout(0))
                 yield item
@@ -119,6 +122,9 @@ class ConformanceSession:
         self._environment = Environment()
         self._environment.notice_children()
         worker_input = getattr(config, "workerinput", None)
+        for level in Level:
+            config.addinivalue_line("markers", f"{level}: rules of level {level}")
+        self.named = take_named_rules(config.args)
         if worker_input is not None:
             self._join(worker_input["executor_conformance"])
         elif not config.option.collectonly:

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from executor_conformance.harness.context import DEFAULT_PROGRAMS
-from executor_conformance.plugin import LEVELS, replays
+from executor_conformance.plugin import LEVELS, replays, selection
 from executor_conformance.plugin.known_failures import KnownFailure
 from executor_conformance.plugin.known_failures import read as read_known_failures
 from executor_conformance.report import WRITERS, html_format
-from executor_conformance.rules import CHAPTERS, UnknownRule, catalogue, find
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +46,7 @@ class Settings:
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
         option = config.option
-        _check_selection(option.keyword)
+        selection.check_expression(option.keyword)
         if option.executor == "":
             raise pytest.UsageError("--executor='' is empty; use module:Class")
         replay = None if option.replay is None else replays.read(option.replay)
@@ -88,16 +87,6 @@ class Settings:
             words.append(f"--executor-adapter={self.adapter}")
         words += [f"--executor-option={line}" for line in self.options_as_given]
         return words
-
-
-def _check_selection(expression: str) -> None:
-    """Reject a ``-k`` that names a rule which does not exist: it would silently select too little."""
-    for word in re.findall(rf"(?:{'|'.join(CHAPTERS)})\.[\w.-]+", expression):
-        if not any(word in rule_id for rule_id in catalogue()):
-            try:
-                find(word)
-            except UnknownRule as error:
-                raise pytest.UsageError(f"-k {expression!r}: {error}") from None
 
 
 def _options(lines: list[str]) -> dict[str, Any]:
