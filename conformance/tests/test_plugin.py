@@ -367,12 +367,43 @@ def test_q_still_prints_the_verdict(judge: Command) -> None:
 
 def test_junitxml(judge: Command, pytester: pytest.Pytester) -> None:
     judge("--executor=mine:Failing", "--junitxml=j.xml", "-k", "lifecycle.runs or end-twice")
-    suite = ElementTree.parse(pytester.path / "j.xml").getroot()[0]
+    suite, cases = junit(pytester)
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "1")
-    cases = {case.get("name"): case for case in suite}
     failure = cases["runs-a-task"].find("failure")
     assert failure is not None
     assert "'success' for task" in (failure.get("message") or "") + (failure.text or "")
+
+
+def junit(pytester: pytest.Pytester) -> tuple[ElementTree.Element, dict[str, ElementTree.Element]]:
+    """The suite of the file ``j.xml``, and its cases by the name of the rule."""
+    suite = ElementTree.parse(pytester.path / "j.xml").getroot()[0]
+    return suite, {case.get("name", ""): case for case in suite if case.tag == "testcase"}
+
+
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+@pytest.mark.parametrize(("level", "status"), [("must", 0), ("should", 1)])
+def test_junitxml_agrees_with_the_exit_status(
+    judge: Command, pytester: pytest.Pytester, level: str, status: int, processes: str
+) -> None:
+    arguments = ("--executor=mine:Untidy", f"--conformance-level={level}", "--junitxml=j.xml", processes)
+    judged = judge(*arguments, "--conformance-seed=7", "-k", f"{RULE} or {SHOULD}")
+    suite, cases = junit(pytester)
+    case = cases["terminate-before-start-is-harmless"]
+    assert judged.status == int(suite.get("failures", "")) == status
+    assert (case.find("failure") is None) == (status == 0)
+    assert ("1 should failed" if level == "must" else "1 failed") in judged.stdout.splitlines()[-1]
+    if level == "must":
+        skipped = case.find("skipped")
+        assert skipped is not None
+        assert skipped.get("type") == "pytest.xfail"
+        assert "does not count at level must: expected terminate() to" in skipped.get("message", "")
+    properties = {each.get("name"): each.get("value") for each in suite.iterfind("properties/property")}
+    assert properties["level"] == level
+    assert properties["seed"] == "7"
+    assert properties["executor"] == "mine:Untidy"
+    assert properties["verdict"] == judged.report["verdict"]
+    own = {each.get("name"): each.get("value") for each in case.iterfind("properties/property")}
+    assert own == {"level": "should", "verdict": "failed"}
 
 
 NOISY = """
@@ -684,13 +715,17 @@ def test_run_without_applicable_rules_is_not_conformant(judge: Command) -> None:
     assert (judged.status, judged.report["conformant"]) == (1, None)
 
 
-def test_first_failure_ends_the_run_without_a_verdict(judge: Command) -> None:
-    judged = judge("--executor=mine:Untidy", "-x", "-k", f"{RULE} or {SHOULD} or memory.")
-    assert judged.status == 0, "a should does not count at level must"
-    no_verdict(judged, 2)
+def test_first_failure_that_counts_ends_the_run(judge: Command) -> None:
+    selection = ("--executor=mine:Untidy", "-x", "-k", f"{RULE} or {SHOULD} or {NEGATIVE}")
+    must = judge(*selection)
+    assert must.status == 0, must.output
+    no_verdict(must, 3)
+    should = judge(*selection, "--conformance-level=should")
+    assert should.status == 1, should.output
+    assert len(should.rules()) == 2
 
 
-def test_time_limit_bounds_hangs(judge: Command) -> None:
+def test_time_limit_bounds_hangs(judge: Command, pytester: pytest.Pytester) -> None:
     (judge.folder / "hangs.py").write_text("""
 import threading
 from fixtures.plain import LocalExecutor
@@ -701,13 +736,15 @@ class HangsInEnd(LocalExecutor):
 """)
     judged = judge(
         "--executor=hangs:HangsInEnd",
-        "--conformance-time-limit=1",
+        *("--conformance-time-limit=1", "--junitxml=j.xml"),
         *("-k", f"{RULE} or shutdown.end-leaves-no-worker or memory.import-and-construction-are-cheap"),
     )
     assert judged.status == 1
     assert list(judged.rules("passed")) == [RULE]
     assert list(judged.rules("failed")) == ["shutdown.end-leaves-no-worker"]
     assert list(judged.rules("inconclusive")) == ["memory.import-and-construction-are-cheap"]
+    _, cases = junit(pytester)
+    assert cases["import-and-construction-are-cheap"].find("skipped") is not None, "it does not count"
 
 
 # -- known failures ------------------------------------------------------------------------------------------

@@ -335,7 +335,7 @@ def test_verdict_of_the_run(report: Report, conformant: bool | None, verdict: st
 
 def test_counts_separate_the_levels() -> None:
     report = report_of(PASSED_MUST, FAILED_MUST, FAILED_SHOULD, given(Level.SHOULD, Verdict.INCONCLUSIVE))
-    assert report.counts() == "1 passed, 1 must and 1 should failed, 1 should inconclusive"
+    assert report.totals() == "1 passed, 1 must and 1 should failed, 1 should inconclusive"
 
 
 # -- messages and Markdown -----------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import platform
 import random
@@ -27,7 +26,7 @@ from executor_conformance.judging.background import Background
 from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
-from executor_conformance.plugin import known_failures, replays, terminal
+from executor_conformance.plugin import known_failures, outcomes, replays, terminal
 from executor_conformance.plugin.environment import Environment
 from executor_conformance.plugin.run_folder import RunFolder
 from executor_conformance.plugin.selection import take_named_rules
@@ -37,13 +36,6 @@ from executor_conformance.requirements import Capability, TaskLocation
 from executor_conformance.rules import CHAPTERS, Chapter, Level, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
-#: Verdicts that pytest shows as skipped; the summary and the exit status distinguish them.
-_NOT_JUDGED = {
-    Verdict.NOT_APPLICABLE: ("not applicable", "n", "NOT APPLICABLE"),
-    Verdict.BLOCKED: ("blocked", "b", "BLOCKED"),
-    Verdict.INCONCLUSIVE: ("inconclusive", "?", "INCONCLUSIVE"),
-    Verdict.KNOWN_FAILURE: ("known failure", "k", "KNOWN FAILURE"),
-}
 #: Exit statuses of pytest unless the run was interrupted.
 _FINISHED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
@@ -71,7 +63,7 @@ class RuleItem(pytest.Item):
         self.finding = finding
         if finding.verdict in (Verdict.FAILED, Verdict.UNEXPECTED_PASS):
             raise finding.error or RuleBroken(finding)
-        if finding.verdict in _NOT_JUDGED:
+        if finding.verdict is not Verdict.PASSED:
             raise pytest.skip.Exception(finding.message, _use_item_location=True)
 
     def repr_failure(  # type: ignore[override]
@@ -330,24 +322,26 @@ class ConformanceSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.when == "call" and isinstance(item, RuleItem) and item.finding is not None:
-            # As text, because pytest-xdist carries few types, and not even every string.
-            finding = json.dumps(item.finding.as_dict(), default=str)
-            report.conformance = {"rule": item.rule.id, "finding": finding}  # type: ignore[attr-defined]
+            level = (
+                "should" if self._option("usepdb") else self.settings.level
+            )  # --pdb stops at every failure
+            outcomes.settle(report, item.rule, item.finding, level)
+            # pytest writes them to JUnit files.
+            item.user_properties += [
+                ("level", item.rule.level.value),
+                ("verdict", item.finding.verdict.value),
+            ]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        carried = getattr(report, "conformance", None)
-        if carried is not None:
-            finding = Finding.from_dict(json.loads(carried["finding"]))
-            self.findings[carried["rule"]] = finding
+        found = outcomes.carried(report)
+        if found is not None:
+            rule_id, self.findings[rule_id] = found
             self.rules_failed += report.failed
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        carried = getattr(report, "conformance", None)
-        if carried is None:
-            return None
-        return _NOT_JUDGED.get(Finding.from_dict(json.loads(carried["finding"])).verdict)
+        return outcomes.status(report)
 
     def pytest_report_header(self) -> list[str]:
         if not hasattr(self, "discovery"):
@@ -403,6 +397,19 @@ class ConformanceSession:
         gc.unfreeze()
         interrupted = exitstatus not in _FINISHED
         report = self.report(interrupted)
+        outcomes.add_properties(
+            self.config,
+            {
+                "executor": report.target,
+                "distribution": report.distribution or "",
+                "adapter": report.adapter,
+                "level": report.level,
+                "verdict": report.verdict,
+                "seed": self.seed,
+                "executor-conformance": report.suite_version,
+                "python": report.machine["python"],
+            },
+        )
         for path in self.settings.reports:
             # messages may contain anything that an executor put there
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -110,7 +110,7 @@ def _table(reporter: pytest.TerminalReporter, report: Report) -> None:
 
 
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
-    tail = report.counts() or "no rules ran"
+    tail = report.totals() or "no rules ran"
     if report.green and report.conformant is False:
         tail += "; all failures that count are listed as known"
     if not report.saw_a_task:

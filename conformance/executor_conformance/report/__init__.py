@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from executor_conformance.report import html_format, json_format, markdown_format
-from executor_conformance.report.content import Report
+from executor_conformance.report.content import Report, counts
 
 #: Suffix of the file -> what writes it.
 WRITERS: dict[str, Callable[[Report], str]] = {
@@ -14,4 +14,4 @@ WRITERS: dict[str, Callable[[Report], str]] = {
     ".md": markdown_format.write,
 }
 
-__all__ = ["WRITERS", "Report"]
+__all__ = ["WRITERS", "Report", "counts"]

@@ -19,6 +19,11 @@ AGAINST = frozenset({Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_P
 _BY_LEVEL = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 
 
+def counts(rule: Rule, level: str) -> bool:
+    """Whether the rule counts for the verdict of a run at this level."""
+    return rule.level is Level.MUST or (rule.level is Level.SHOULD and level == "should")
+
+
 @dataclass(frozen=True)
 class Report:
     """One run of the suite on one executor.
@@ -43,6 +48,11 @@ class Report:
     stubs: tuple[str, ...] = ()
     tasks: TaskLocation = TaskLocation.UNKNOWN
     saw_a_task: bool = True
+
+    @property
+    def suite_version(self) -> str:
+        """The version of the executor-conformance distribution."""
+        return metadata.version("executor-conformance")
 
     @property
     def complete(self) -> bool:
@@ -80,8 +90,7 @@ class Report:
 
     def _against(self) -> frozenset[Verdict]:
         """Which verdicts of rules of the level count against the executor."""
-        counted = (Level.MUST,) if self.level == "must" else (Level.MUST, Level.SHOULD)
-        return AGAINST & {finding.verdict for rule, finding in self.findings if rule.level in counted}
+        return AGAINST & {finding.verdict for rule, finding in self.findings if counts(rule, self.level)}
 
     def _why_no_verdict(self) -> str:
         if self.interrupted:
@@ -95,7 +104,7 @@ class Report:
             return "no rule could be judged"
         return "" if self.saw_a_task else "no task was seen to run"
 
-    def counts(self) -> str:
+    def totals(self) -> str:
         """How many rules have each verdict: ``"150 passed, 3 must and 2 should failed"``."""
         parts = []
         for verdict, count in self.count().items():
@@ -120,7 +129,7 @@ class Report:
         """The report as plain data, as its JSON Schema describes it."""
         return {
             "schema_version": 1,
-            "suite": {"version": metadata.version("executor-conformance")},
+            "suite": {"version": self.suite_version},
             "executor": {
                 "target": self.target,
                 "adapter": self.adapter,

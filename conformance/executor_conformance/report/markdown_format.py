@@ -19,7 +19,7 @@ def write(report: Report) -> str:
         f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
         f"{machine['cpus']} CPUs.",
         "",
-        f"{report.counts() or 'No rules ran'}.",
+        f"{report.totals() or 'No rules ran'}.",
         "",
         *(f"- Stubbed: {_escaped(stub)}." for stub in report.stubs),
         *([""] if report.stubs else []),
