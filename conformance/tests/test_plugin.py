@@ -879,6 +879,45 @@ def test_failing_dispose_hook_fails_the_run_but_no_rule(
     assert "dispose" in judged.output
 
 
+# -- the executor's own exceptions ---------------------------------------------------------------------------
+
+RAISING = """
+    import threading
+    from fixtures.plain import LocalExecutor
+
+    class InAThread(LocalExecutor):
+        def start(self):
+            super().start()
+            thread = threading.Thread(target=self._collect)
+            thread.start()
+            thread.join()
+
+        def _collect(self):
+            raise ValueError("from mine")
+
+        def get_event_buffer(self, dag_ids=None):
+            return {}
+
+    class InACall(LocalExecutor):
+        def start(self):
+            self._collect()
+
+        def _collect(self):
+            raise ValueError("from mine")
+"""
+
+
+@pytest.mark.parametrize("name", ["InAThread", "InACall"])
+def test_traceback_of_the_executor_is_shown(judge: Command, pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile(raising=RAISING)
+    judged = judge(f"--executor=raising:{name}", *ONE)
+    assert judged.status == 1
+    shown = [line.strip() for line in judged.stdout.splitlines()]
+    start, end = shown.index("Traceback (most recent call last):"), shown.index("ValueError: from mine")
+    assert 'raise ValueError("from mine")' in shown[start:end]
+    assert not any("executor_conformance/" in line for line in shown[start:end])
+
+
 # -- ini keys ------------------------------------------------------------------------------------------------
 
 INI = """

@@ -27,7 +27,7 @@ class Raised(Broken):
         super().__init__(
             expected=f"{call} to return",
             actual=f"it raised {describe_error(error)}",
-            evidence="".join(traceback.format_exception(error)),
+            evidence=own_traceback(error),
         )
         self.error = error
 

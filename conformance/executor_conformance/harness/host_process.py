@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def become_host(
             setattr(sys, f"__{name}__", stream)
         hide_pytest()
         _forget_log_capture()
+        _forget_exception_hooks()
         # Objects of pytest and the suite are never garbage here: a collection, in this process or in one that
         # the executor forks, need not visit them, and so write to each of their pages.
         gc.freeze()
@@ -105,6 +107,19 @@ def hide_pytest() -> list[Any]:
     if spec is not None and spec.origin is not None and _is_pytests(spec.loader):
         task.__loader__ = spec.loader = SourceFileLoader(spec.name, spec.origin)
     return before
+
+
+def _forget_exception_hooks() -> None:
+    """Print the exceptions of threads and finalizers again: pytest's hooks keep them for a test to fail."""
+    if _is_of_pytest(threading.excepthook):
+        threading.excepthook = threading.__excepthook__
+    if _is_of_pytest(sys.unraisablehook):
+        sys.unraisablehook = sys.__unraisablehook__
+
+
+def _is_of_pytest(hook: Any) -> bool:
+    module = getattr(getattr(hook, "func", hook), "__module__", "") or ""
+    return module.startswith("_pytest.")
 
 
 def _forget_log_capture() -> None:

@@ -45,9 +45,8 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         reporter.write_line(f"FAILED {rule.id} ({rule.level})", red=True, bold=True)
         for line in _core(rule, finding, settings):
             reporter.write_line(line)
-        if finding.evidence and (reporter.verbosity > 0 or "stacks:" in finding.evidence):
-            for line in _digest(finding.evidence, reporter.verbosity > 0):
-                reporter.write_line(f"    {line}")
+        for line in _digest(finding.evidence, whole=reporter.verbosity > 0):
+            reporter.write_line(f"    {line}")
     for stub in report.stubs:
         reporter.write_line(f"STUBBED {stub}", yellow=True)
     for rule, finding in report.findings:
@@ -113,8 +112,6 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
     tail = report.totals() or "no rules ran"
     if report.green and report.conformant is False:
         tail += "; all failures that count are listed as known"
-    if not report.saw_a_task:
-        tail += "; no task was seen to run"
     if report.conformant is None:
         line = f"{report.target}: {report.verdict} ({tail})"
     else:
@@ -155,9 +152,14 @@ _OWN_FRAMES = (
 )
 
 
-def _digest(evidence: str, whole: bool) -> list[str]:
-    """The first lines of the evidence, without the suite's own frames."""
+def _digest(evidence: str, *, whole: bool) -> list[str]:
+    """The most telling lines of the evidence: the first stacks, or else the end of a traceback."""
     lines = [line for line in evidence.splitlines() if line.strip()]
     if whole:
         return lines
-    return [line for line in lines if not any(part in line for part in _OWN_FRAMES)][:_EVIDENCE_LINES]
+    own = [any(part in line for part in _OWN_FRAMES) for line in lines]
+    source = [line.startswith("    ") and before for line, before in zip(lines, [False, *own], strict=False)]
+    lines = [line for line, *hidden in zip(lines, own, source, strict=True) if not any(hidden)]
+    if "stacks:" in evidence:
+        return lines[:_EVIDENCE_LINES]
+    return lines[-_EVIDENCE_LINES:] if "Traceback (most recent call last):" in evidence else []
