@@ -918,6 +918,50 @@ def test_traceback_of_the_executor_is_shown(judge: Command, pytester: pytest.Pyt
     assert not any("executor_conformance/" in line for line in shown[start:end])
 
 
+SECRETIVE = """
+    from fixtures.plain import LocalExecutor
+
+    class Secretive(LocalExecutor):
+        def __init__(self, parallelism=4, api_token="", urls=(), pin=0):
+            super().__init__(parallelism)
+            self._token, self._urls = api_token, urls
+
+        def start(self):
+            print("connecting with", self._token, "to", self._urls)
+            raise ConnectionError(self._token)
+
+    class Unbuilt(Secretive):
+        def __init__(self, **options):
+            raise ConnectionError(repr(options))
+"""
+
+
+@pytest.mark.parametrize("name", ["Secretive", "Unbuilt"])
+def test_secret_options_are_never_shown(judge: Command, pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile(secretive=SECRETIVE)
+    judged = judge(
+        f"--executor=secretive:{name}",
+        *("--executor-option=api_token=hunter2", "--executor-option=urls=['amqp://me:letmein@host']"),
+        *("--executor-option=pin=7", "--conformance-redact=urls", "--conformance-redact=pin"),
+        *("--conformance-report=x.md", "--conformance-report=x.html", "--junitxml=j.xml", "-v", *ONE),
+    )
+    written = [
+        path.read_text()
+        for path in pytester.path.glob("*.*")
+        if path.suffix in (".json", ".md", ".xml", ".html")
+    ]
+    output = judged.output + "".join(written)
+    assert judged.status == (4 if name == "Unbuilt" else 1)
+    assert len(written) == (0 if name == "Unbuilt" else 4)
+    assert "hunter2" not in output
+    assert "letmein" not in output
+    assert "pin=7" not in output
+    assert "***" in output
+    if name == "Secretive":
+        assert judged.report["executor"]["options"] == dict.fromkeys(("api_token", "urls", "pin"), "***")
+        assert "'--executor-option=api_token=***'" in judged.stdout
+
+
 # -- ini keys ------------------------------------------------------------------------------------------------
 
 INI = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterable
@@ -41,7 +42,8 @@ class Process:
 
     def __str__(self) -> str:
         state = f", {self.state}" if self.is_zombie else ""
-        return f"{self.pid} (parent {self.parent}{state}): {self.command}"
+        command = "forked from pytest" if self.command == _own_command() else self.command
+        return f"{self.pid} (parent {self.parent}{state}): {command}"
 
 
 def descendants(root: int) -> list[Process]:
@@ -87,12 +89,22 @@ def look(pid: int) -> Process | None:
         return None
 
 
+@functools.cache
+def _own_command() -> str:
+    """The command line of pytest, which every process has that is forked from it."""
+    return _command(psutil.Process())
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(" ".join(process.cmdline()).split())[:200]
+
+
 def _look(process: psutil.Process) -> Process | None:
     try:
         with process.oneshot():
             state = process.status()
             try:
-                command = " ".join(" ".join(process.cmdline()).split())[:200]
+                command = _command(process)
             except (psutil.AccessDenied, psutil.ZombieProcess):
                 command = ""
             command = command or f"[{process.name()}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from executor_conformance.harness.calls import Raised
@@ -164,15 +164,35 @@ def internal_error(error: BaseException) -> Finding:
     )
 
 
-def printable(finding: Finding) -> Finding:
-    """The same in characters that can be written anywhere: executors put anything into their messages."""
+def printable(finding: Finding, secrets: Collection[str] = ()) -> Finding:
+    """The same in characters that can be written anywhere: executors put anything into their messages.
+
+    :param secrets: texts that no message may show.
+    """
+
+    def text_of(text: str) -> str:
+        return _printable(without_secrets(text, secrets))
+
+    trace = finding.trace
+    if trace is not None:
+        trace = replace(trace, timeline=tuple(map(text_of, trace.timeline)))
     return replace(
         finding,
-        expected=_printable(finding.expected),
-        actual=_printable(finding.actual),
-        calls=_printable(finding.calls),
-        evidence=_printable(finding.evidence),
+        expected=text_of(finding.expected),
+        actual=text_of(finding.actual),
+        calls=text_of(finding.calls),
+        evidence=text_of(finding.evidence),
+        left_behind=tuple(map(text_of, finding.left_behind)),
+        survivors=tuple(map(text_of, finding.survivors)),
+        trace=trace,
     )
+
+
+def without_secrets(text: str, secrets: Collection[str]) -> str:
+    """The text with ``***`` in place of each secret."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

@@ -20,6 +20,7 @@ _ONLY_WITH_EXECUTOR = (
     "conformance_known_failures",
     "conformance_seed",
     "conformance_programs",
+    "conformance_redact",
 )
 
 
@@ -70,6 +71,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="random call sequences tried per `model` rule (default: 60)",
     )
     group.addoption(
+        "--conformance-redact",
+        metavar="NAME",
+        action="append",
+        help="an --executor-option whose value is never shown (may be repeated); those with token, password, "
+        "secret or key in their name are hidden anyway",
+    )
+    group.addoption(
         "--replay",
         metavar="FILE",
         help="re-run a saved failing sequence, on the same executor or on --executor",
@@ -83,6 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("executor_adapter", "default for --executor-adapter", default="")
     parser.addini("conformance_level", "default for --conformance-level", default="")
     parser.addini("conformance_report", "defaults for --conformance-report", type="linelist", default=[])
+    parser.addini("conformance_redact", "defaults for --conformance-redact", type="linelist", default=[])
     parser.addini("conformance_known_failures", "default for --conformance-known-failures", default="")
     parser.addini("conformance_seed", "default for --conformance-seed", default="")
     parser.addini("conformance_programs", "default for --conformance-programs", default="")

@@ -24,6 +24,7 @@ from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.background import Background
 from executor_conformance.judging.judge import Judge
+from executor_conformance.judging.outcome import without_secrets
 from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import known_failures, outcomes, replays, terminal
@@ -153,7 +154,7 @@ class ConformanceSession:
                 raise TargetError(f"--executor={self.settings.executor!r}: {self._folder_is_gone()}")
         except (TargetError, AdapterError) as error:
             self._clean()
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(without_secrets(str(error), self.settings.secrets)) from None
         except BaseException:
             self._clean()
             raise
@@ -245,6 +246,7 @@ class ConformanceSession:
             time_limit_s=self.settings.time_limit_s or usual_time_limit_s(context.budgets),
             replaying=self.settings.replay is not None,
             background=self._background,
+            secrets=self.settings.secrets,
         )
 
     def _option(self, name: str) -> Any:
@@ -373,7 +375,7 @@ class ConformanceSession:
             target=self.settings.executor,
             adapter=self.discovery.family,
             distribution=self.discovery.distribution,
-            options=self.settings.options,
+            options=self.settings.shown_options(),
             machine={
                 "python": platform.python_version(),
                 "platform": platform.platform(),
@@ -433,7 +435,7 @@ class ConformanceSession:
                         trace,
                         finding.actual,
                         executor=self.settings.executor,
-                        options=self.settings.options_as_given,
+                        options=self.settings.open_options(),
                         adapter=self.settings.adapter or "",
                     )
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_SHORTEST_SECRET = 4
+#: A part of an option's name that says that the value is secret.
+_SECRET = frozenset({"token", "password", "passwd", "secret", "key", "credentials"})
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Settings:
     seed: int | None
     programs: int
     replay: replays.Replay | None
+    redact: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
@@ -78,15 +83,51 @@ class Settings:
             seed=_number("--conformance-seed", option.conformance_seed or config.getini("conformance_seed")),
             programs=_programs(option.conformance_programs or config.getini("conformance_programs")),
             replay=replay,
+            redact=tuple(option.conformance_redact or config.getini("conformance_redact")),
         )
+
+    def _is_secret(self, name: str) -> bool:
+        return name in self.redact or any(part in _SECRET for part in name.lower().split("_"))
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Texts that no output may show: the values of options such as ``api_token``."""
+        secret = {name: value for name, value in self.options.items() if self._is_secret(name)}
+        # A text that is too short would be found everywhere, so only the whole argument is hidden.
+        arguments = {f"{name}={value!r}" for name, value in secret.items() if not any(_texts(value))}
+        return frozenset(text for value in secret.values() for text in _texts(value)) | arguments
+
+    def shown_options(self) -> dict[str, Any]:
+        """The options as reports show them."""
+        return {name: "***" if self._is_secret(name) else value for name, value in self.options.items()}
+
+    def open_options(self) -> list[str]:
+        """The options as they were given, without the secret ones."""
+        return [line for line in self.options_as_given if not self._is_secret(line.partition("=")[0].strip())]
 
     def as_arguments(self) -> list[str]:
         """The command-line arguments that name the same executor again."""
         words = [f"--executor={self.executor}"]
         if self.adapter:
             words.append(f"--executor-adapter={self.adapter}")
-        words += [f"--executor-option={line}" for line in self.options_as_given]
+        for line in self.options_as_given:
+            name = line.partition("=")[0].strip()
+            words.append(
+                f"--executor-option={name}=***" if self._is_secret(name) else f"--executor-option={line}"
+            )
         return words
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value by which a message could show it."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif len(text := str(value)) >= _SHORTEST_SECRET and not isinstance(value, bool):
+        yield text
+        yield repr(text)[1:-1]
 
 
 def _options(lines: list[str]) -> dict[str, Any]:
