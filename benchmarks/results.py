@@ -347,7 +347,10 @@ def _judge(subject: Subject, python: str, causes: Mapping[str, str]) -> list[str
         )
         if not written.exists():
             raise SystemExit(f"no report was written for {subject.page}:\n{done.stdout}")
-        rules = json.loads(report.read_text(encoding="utf-8"))["rules"]
+        data = json.loads(report.read_text(encoding="utf-8"))
+        if not data["complete"]:
+            raise SystemExit(f"{subject.page}: {data['verdict']}; its page stays as it is")
+        rules = data["rules"]
         failed = [rule["id"] for rule in rules if rule["verdict"] == "failed" and rule["level"] == "must"]
         text = written.read_text(encoding="utf-8") + "\n".join(_section_of_causes(failed, causes))
         prefix, base = Path(python).parents[1], Path(python).resolve().parents[1]
