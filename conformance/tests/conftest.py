@@ -102,11 +102,16 @@ class Command:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(
-        self, *arguments: str, folder: Path | None = None, wrapper: Sequence[str] = ()
+        self,
+        *arguments: str,
+        folder: Path | None = None,
+        wrapper: Sequence[str] = (),
+        program: str = PYTEST,
     ) -> subprocess.Popen[str]:
         """Start the command, and do not wait for it.
 
         :param wrapper: a program, with its arguments, that runs the command.
+        :param program: what gets the arguments.
         """
         environment = {name: value for name, value in os.environ.items() if name not in _CLEARED}
         # Its own temporary directory, to find the files that it leaves there.
@@ -118,7 +123,7 @@ class Command:
             "TMPDIR": str(self.folder / "tmp"),
         }
         return subprocess.Popen(
-            [*wrapper, PYTEST, *arguments],
+            [*wrapper, program, *arguments],
             cwd=folder or self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,

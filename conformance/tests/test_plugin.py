@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import REPOSITORY, Command, Judged
+from conftest import PYTEST, REPOSITORY, Command, Judged
 
 from executor_conformance.report.json_format import schema
 from executor_conformance.rules import Rule, catalogue
@@ -877,6 +878,45 @@ def test_failing_dispose_hook_fails_the_run_but_no_rule(
     assert judged.rules("failed") == {}
     assert judged.status != 0, "the run must fail"
     assert "dispose" in judged.output
+
+
+# -- the terminal --------------------------------------------------------------------------------------------
+
+
+def test_quiet_shows_one_line_for_each_failure(judge: Command) -> None:
+    judged = judge("--executor=mine:Failing", "-q", *ONE)
+    (line,) = (line for line in judged.stdout.splitlines() if RULE in line)
+    assert line.startswith(f"FAILED {RULE} (must): expected ")
+
+
+def test_lines_fit_the_terminal(judge: Command) -> None:
+    process = judge.start(
+        *("-qefc", f"stty cols 80; {PYTEST} --executor=mine:Failing {' '.join(ONE)}", "/dev/null"),
+        program="script",
+    )
+    stdout, stderr = process.communicate()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in stdout.splitlines()]
+    summary = lines[next(n for n, line in enumerate(lines) if " executor conformance " in line) :]
+    long = [line for line in summary if len(line) > 80]
+    assert all(line.startswith("  reproduce ") for line in long), stdout + stderr
+    assert any(line.startswith("  expected      ") for line in summary), stdout + stderr
+
+
+def test_most_basic_failure_comes_first(judge: Command, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        two="""
+        from mine import Failing
+
+        class Two(Failing):
+            def __init__(self, parallelism=4):
+                super().__init__(parallelism if parallelism == parallelism else 4)  # NaN is accepted
+        """
+    )
+    judged = judge("--executor=two:Two", "-k", f"states or {RULE} or parallelism.nan")
+    heads = [line for line in judged.stdout.splitlines() if line.startswith("FAILED ")]
+    blocked = len(judged.rules("blocked"))
+    assert blocked > 1
+    assert heads[0] == f"FAILED {RULE} (must; blocks {blocked} rules)"
 
 
 # -- the executor's own exceptions ---------------------------------------------------------------------------

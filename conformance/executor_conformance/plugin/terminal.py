@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 
 import pytest
 
@@ -10,7 +11,7 @@ from executor_conformance.plugin import replays
 from executor_conformance.plugin.explain import plain
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import Report
-from executor_conformance.rules import CHAPTERS, Rule
+from executor_conformance.rules import CHAPTERS, Level, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
 _COLUMNS = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
@@ -18,6 +19,7 @@ _COLUMNS = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCO
 _RARE_COLUMNS = (Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS)
 _LABEL = "  {:<14}"
 _EVIDENCE_LINES = 14
+_NARROWEST = 60
 
 
 def reproduce_command(rule: Rule, finding: Finding, settings: Settings) -> str:
@@ -40,13 +42,15 @@ def explained(rule: Rule, finding: Finding, settings: Settings) -> str:
 def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Settings) -> None:
     """The last screen: each failure, one row per chapter, the verdict."""
     reporter.section("executor conformance", bold=True)
+    blocked: dict[str, list[str]] = {}
+    for rule, finding in report.findings:
+        if finding.verdict is Verdict.BLOCKED:
+            blocked.setdefault(finding.blocked_by, []).append(rule.id)
     failures = [(rule, finding) for rule, finding in report.findings if finding.verdict is Verdict.FAILED]
+    # The most basic failure first, because others may go away with it.
+    failures.sort(key=lambda each: (-len(blocked.get(each[0].id, ())), each[0].level is not Level.MUST))
     for rule, finding in failures:
-        reporter.write_line(f"FAILED {rule.id} ({rule.level})", red=True, bold=True)
-        for line in _core(rule, finding, settings):
-            reporter.write_line(line)
-        for line in _digest(finding.evidence, whole=reporter.verbosity > 0):
-            reporter.write_line(f"    {line}")
+        _write_failure(reporter, rule, finding, settings, blocks=len(blocked.get(rule.id, ())))
     for stub in report.stubs:
         reporter.write_line(f"STUBBED {stub}", yellow=True)
     for rule, finding in report.findings:
@@ -65,10 +69,6 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
     for rule, count in hurried:
         programs = "1 random program was" if count == 1 else f"{count} random programs were"
         reporter.write_line(f"NOT ALL RUN: {rule.id}: {programs} left out for lack of time", yellow=True)
-    blocked: dict[str, list[str]] = {}
-    for rule, finding in report.findings:
-        if finding.verdict is Verdict.BLOCKED:
-            blocked.setdefault(finding.blocked_by, []).append(rule.id)
     for blocker, rules in blocked.items():
         noun, them = ("rule", "it") if len(rules) == 1 else ("rules", "them")
         hint = "" if reporter.verbosity > 0 else f" (-v lists {them})"
@@ -83,6 +83,33 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
             if finding.verdict is Verdict.NOT_APPLICABLE:
                 reporter.write_line(f"not applicable: {rule.id}: {finding.message}")
     _verdict(reporter, report)
+
+
+def _write_failure(
+    reporter: pytest.TerminalReporter, rule: Rule, finding: Finding, settings: Settings, *, blocks: int
+) -> None:
+    consequence = f"; blocks {blocks} rule{'s' * (blocks > 1)}" if blocks else ""
+    head = f"FAILED {rule.id} ({rule.level}{consequence})"
+    if reporter.verbosity < 0:
+        reporter.write_line(f"{head}: {plain(finding.message)}", red=True)
+        return
+    reporter.write_line(head, red=True, bold=True)
+    for line in _core(rule, finding, settings):
+        is_command = line.startswith(_LABEL.format("reproduce"))
+        for part in [line] if is_command else _wrapped(reporter, line, indent=len(_LABEL.format(""))):
+            reporter.write_line(part)
+    for line in _digest(finding.evidence, whole=reporter.verbosity > 0):
+        reporter.write_line(f"    {line}")
+
+
+def _wrapped(reporter: pytest.TerminalReporter, line: str, *, indent: int) -> list[str]:
+    """The line in parts that fit a terminal, which would break it anywhere; a log keeps it whole."""
+    if not reporter.isatty:
+        return [line]
+    width = max(reporter._tw.fullwidth - 1, _NARROWEST)
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _lateness(late: list[tuple[float, str]]) -> str:
@@ -118,13 +145,14 @@ def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
         word = "conformant" if report.conformant else "NOT conformant"
         ran = "" if report.complete else f"; {len(report.findings)} of {report.all_rules} rules ran"
         line = f"{report.target} is {word} at level {report.level}: {tail}{ran}"
-    reporter.write_line(
-        line,
-        bold=True,
-        green=report.conformant is True,
-        yellow=report.conformant is None,
-        red=report.conformant is False,
-    )
+    for part in _wrapped(reporter, line, indent=2):
+        reporter.write_line(
+            part,
+            bold=True,
+            green=report.conformant is True,
+            yellow=report.conformant is None,
+            red=report.conformant is False,
+        )
 
 
 def _core(rule: Rule, finding: Finding, settings: Settings) -> list[str]:
