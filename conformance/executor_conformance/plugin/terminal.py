@@ -14,9 +14,21 @@ from executor_conformance.report import Report
 from executor_conformance.rules import CHAPTERS, Level, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
-_COLUMNS = (Verdict.PASSED, Verdict.FAILED, Verdict.NOT_APPLICABLE, Verdict.INCONCLUSIVE, Verdict.BLOCKED)
+#: The columns of the table: the head, the verdict, and for which level it counts the rules.
+_COLUMNS = (
+    ("passed", Verdict.PASSED, None),
+    ("must failed", Verdict.FAILED, Level.MUST),
+    ("should failed", Verdict.FAILED, Level.SHOULD),
+    ("n/a", Verdict.NOT_APPLICABLE, None),
+    ("inconclusive", Verdict.INCONCLUSIVE, None),
+    ("blocked", Verdict.BLOCKED, None),
+)
 #: Shown only if there are any.
-_RARE_COLUMNS = (Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS)
+_RARE_COLUMNS = (
+    ("may failed", Verdict.FAILED, Level.MAY),
+    ("known failure", Verdict.KNOWN_FAILURE, None),
+    ("unexpected pass", Verdict.UNEXPECTED_PASS, None),
+)
 _LABEL = "  {:<14}"
 _EVIDENCE_LINES = 14
 _NARROWEST = 60
@@ -119,20 +131,18 @@ def _lateness(late: list[tuple[float, str]]) -> str:
 
 
 def _table(reporter: pytest.TerminalReporter, report: Report) -> None:
-    total = report.count()
-    columns = [*_COLUMNS, *(verdict for verdict in _RARE_COLUMNS if total[verdict])]
-    heads = [str(verdict).replace("_", " ") for verdict in columns]
+    rare = [column for column in _RARE_COLUMNS if report.count(column[2])[column[1]]]
+    columns = [*_COLUMNS, *rare]
     first = max(map(len, CHAPTERS))
-    reporter.write_line("  ".join(["chapter".ljust(first), *heads]))
+    reporter.write_line("  ".join(["chapter".ljust(first), *(head for head, _, _ in columns)]))
     for chapter in CHAPTERS.values():
-        counts = report.count(chapter=chapter)
-        if any(counts.values()):
+        if any(report.count(chapter=chapter).values()):
             cells = [
-                str(counts[verdict] or ".").rjust(len(head))
-                for verdict, head in zip(columns, heads, strict=True)
+                str(report.count(level, chapter)[verdict] or ".").rjust(len(head))
+                for head, verdict, level in columns
             ]
-            row = "  ".join([chapter.name.ljust(first), *cells])
-            reporter.write_line(row, red=bool(counts[Verdict.FAILED]))
+            failed = report.count(chapter=chapter)[Verdict.FAILED]
+            reporter.write_line("  ".join([chapter.name.ljust(first), *cells]), red=bool(failed))
 
 
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
