@@ -66,6 +66,10 @@ def report_of(
         level=level,
         findings=findings,
         all_rules=len(findings) + left_out,
+        seed=7,
+        started="2026-11-20T09:30:00+00:00",
+        duration_s=41.5,
+        command="pytest --executor=package.module:Executor --conformance-seed=7",
         interrupted=interrupted,
         stubs=stubs,
     )
@@ -143,11 +147,10 @@ def _put(value: Any, *path: str | int) -> Callable[[Any], None]:
     "change",
     [
         pytest.param(_put(2, "schema_version"), id="another-version"),
-        pytest.param(_put(1, "more"), id="unknown-key"),
-        pytest.param(_put(1, "executor", "more"), id="unknown-key-of-the-executor"),
-        pytest.param(_put(1, "machine", "calibration", "more"), id="unknown-calibration"),
-        pytest.param(_put(1, "summary", "must", "skipped"), id="unknown-verdict-in-the-summary"),
-        pytest.param(_put(1, "rules", 0, "more"), id="unknown-key-of-a-rule"),
+        pytest.param(_drop("seed"), id="no-seed"),
+        pytest.param(_drop("command"), id="no-command"),
+        pytest.param(_drop("rules", 0, "statement"), id="no-statement"),
+        pytest.param(_put([], "rules", 0, "origins"), id="no-origin"),
         pytest.param(_drop("conformant"), id="no-verdict"),
         pytest.param(_drop("complete"), id="no-completeness"),
         pytest.param(_drop("verdict"), id="no-words"),
@@ -172,6 +175,27 @@ def test_schema_rejects(change: Callable[[Any], None]) -> None:
     change(data)
     with pytest.raises(jsonschema.ValidationError):
         validate(data)
+
+
+def test_schema_allows_keys_of_later_versions() -> None:
+    data = every_verdict_at_every_level().as_dict()
+    for part in (data, data["executor"], data["machine"]["calibration"], data["rules"][0]):
+        part["more"] = 1
+    validate(data)
+
+
+def test_every_rule_is_described_and_every_finding_is_in_parts() -> None:
+    data = every_verdict_at_every_level().as_dict()
+    failed, blocked = (
+        next(each for each in data["rules"] if each["verdict"] == verdict)
+        for verdict in ("failed", "blocked")
+    )
+    rule = rules_of(Level.MUST)[0]
+    assert failed["statement"] == rule.statement.replace("``", "`")
+    assert len(failed["causes"]) == len(rule.causes)
+    assert (failed["expected"], failed["actual"], failed["calls"]) == ("an event", "none", "start(), end()")
+    assert (failed["blocked_by"], blocked["blocked_by"]) == (None, "lifecycle.runs-a-task")
+    assert not any("``" in each["statement"] + each["why"] for each in data["rules"])
 
 
 def test_schema_has_all_verdicts_levels_and_chapters() -> None:

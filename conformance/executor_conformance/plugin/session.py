@@ -10,8 +10,10 @@ import gc
 import os
 import platform
 import random
+import shlex
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from executor_conformance.adapters.registry import AdapterError, adapters, unusa
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import RunContext
+from executor_conformance.harness.linux import monotonic
 from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.background import Background
@@ -106,6 +109,7 @@ class ConformanceSession:
         self.config = config
         self.settings = settings
         self.findings: dict[str, Finding] = {}
+        self._started, self._began = datetime.now(timezone.utc), monotonic()
         self.rules_failed = 0
         self._refused = False
         self._folder: RunFolder | None = None
@@ -385,6 +389,12 @@ class ConformanceSession:
             level=self.settings.level,
             findings=tuple((rule, found[rule.id]) for rule in catalogue().values() if rule.id in found),
             all_rules=len(catalogue()),
+            seed=self.seed,
+            started=self._started.isoformat(timespec="seconds"),
+            duration_s=monotonic() - self._began,
+            command=shlex.join(
+                ["pytest", *self.settings.as_arguments(), f"--conformance-seed={self.seed}"],
+            ),
             interrupted=interrupted,
             tasks=self.discovery.facts.location,
             saw_a_task=self.discovery.facts.forked is not None or _passed(found, "lifecycle.runs-a-task"),

@@ -30,6 +30,10 @@ class Report:
 
     :param level: what counts for ``conformant``: ``must`` or ``should``.
     :param all_rules: how many rules a complete run has.
+    :param seed: of everything random in the run.
+    :param started: when the run started, in UTC, in the format of ISO 8601.
+    :param duration_s: how long it took, in seconds.
+    :param command: judges the executor again, with the same seed.
     :param interrupted: the run was stopped by the user or by an error of pytest.
     :param stubs: what the adapter replaced by a stub.
     :param tasks: where the first task was seen to run.
@@ -44,6 +48,10 @@ class Report:
     level: str
     findings: tuple[tuple[Rule, Finding], ...]
     all_rules: int
+    seed: int
+    started: str
+    duration_s: float
+    command: str
     interrupted: bool = False
     stubs: tuple[str, ...] = ()
     tasks: TaskLocation = TaskLocation.UNKNOWN
@@ -140,6 +148,10 @@ class Report:
             },
             "machine": dict(self.machine),
             "level": self.level,
+            "seed": self.seed,
+            "started": self.started,
+            "duration_s": round(self.duration_s, 3),
+            "command": self.command,
             "conformant": self.conformant,
             "verdict": self.verdict,
             "complete": self.complete,
@@ -157,12 +169,27 @@ def _rule_as_dict(rule: Rule, finding: Finding) -> dict[str, Any]:
         "id": rule.id,
         "chapter": rule.chapter.name,
         "level": rule.level.value,
+        "statement": _as_markdown(rule.statement),
+        "why": _as_markdown(rule.why),
+        "causes": [_as_markdown(cause) for cause in rule.causes],
+        "origins": [_as_markdown(origin) for origin in rule.origins],
         "needs": [need.value for need in rule.needs],
         "verdict": finding.verdict.value,
         "message": finding.message,
+        "expected": finding.expected,
+        "actual": finding.actual,
+        "calls": finding.calls,
+        "evidence": finding.evidence,
+        "blocked_by": finding.blocked_by or None,
+        "known_failure": finding.known or None,
         "duration_s": finding.duration_s,
         "measurements": dict(finding.measurements),
         **({"timeline": list(trace.timeline), "program": dict(trace.program)} if trace else {}),
         **({"left_behind": list(finding.left_behind)} if finding.left_behind else {}),
         **({"survivors": list(finding.survivors)} if finding.survivors else {}),
     }
+
+
+def _as_markdown(text: str) -> str:
+    """Text of a docstring in Markdown."""
+    return text.replace("``", "`")
