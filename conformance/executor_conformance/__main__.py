@@ -1,4 +1,4 @@
-"""Check recorded histories (to test an executor: pytest --executor=module:Class)."""
+"""Read reports and check recorded histories (to test an executor: pytest --executor=module:Class)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, NoReturn
 
 from executor_conformance.history import airflow
 from executor_conformance.history.checker import HistoryChecker, Kind, NotAnEventLog, check_lines
+from executor_conformance.report import WRITERS, html_format, reading
 
 #: As for pytest: the input is wrong.
 _USAGE_ERROR = 4
@@ -55,16 +56,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     read.add_argument("file", metavar="DATABASE", help="for example airflow.db; it is opened read-only")
     read.set_defaults(run=_history_from_airflow)
+    convert = commands.add_parser(
+        "report",
+        help="show a JSON report in another format",
+        description="Write a JSON report to standard output in another format.",
+    )
+    convert.add_argument("file", metavar="REPORT", help="as --conformance-report=PATH.json wrote it")
+    convert.add_argument("--to", choices=("md", "html", "json"), default="md", help="default: %(default)s")
+    convert.set_defaults(run=_report)
+    diff = commands.add_parser(
+        "diff",
+        help="compare two JSON reports",
+        description="Show each rule whose verdict changed. The exit status is 1 if a rule that counts at the "
+        "level of the newer report passed before, and now fails or is blocked.",
+    )
+    diff.add_argument("old", metavar="OLD")
+    diff.add_argument("file", metavar="NEW")
+    diff.set_defaults(run=_diff)
+    matrix = commands.add_parser(
+        "matrix",
+        help="show JSON reports side by side",
+        description="Write a Markdown table of rules by executors.",
+    )
+    matrix.add_argument("files", nargs="+", metavar="REPORT")
+    matrix.set_defaults(run=_matrix)
     given = parser.parse_args(arguments)
     try:
         status: int = given.run(given)
         return status
     except airflow.NotAirflow as error:
         print(f"executor-conformance: {error}", file=sys.stderr)
+    except reading.NotAReport as error:
+        print(f"executor-conformance: {error}", file=sys.stderr)
     except NotAnEventLog as error:
         print(f"executor-conformance: {given.file}: not a valid event log: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"executor-conformance: cannot read {given.file!r}: {error.strerror}", file=sys.stderr)
+        print(f"executor-conformance: cannot read {error.filename!r}: {error.strerror}", file=sys.stderr)
     return _USAGE_ERROR
 
 
@@ -91,6 +118,32 @@ def _check_history(given: argparse.Namespace) -> int:
 
 def _history_from_airflow(given: argparse.Namespace) -> int:
     for line in airflow.history(given.file):
+        print(line)
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    data = reading.read(given.file)
+    if given.to == "html" and (remedy := html_format.missing_requirement()):
+        print(f"executor-conformance: HTML reports need Jinja2: {remedy}", file=sys.stderr)
+        return _USAGE_ERROR
+    print(WRITERS[f".{given.to}"](data), end="")
+    return 0
+
+
+def _diff(given: argparse.Namespace) -> int:
+    old, new = reading.read(given.old), reading.read(given.file)
+    changes = list(reading.changes(old, new))
+    regressions = sum(is_regression for is_regression, _ in changes)
+    for is_regression, line in sorted(changes, key=lambda change: not change[0]):
+        print(f"{'REGRESSION ' if is_regression else ''}{line}")
+    noun = "regression" if regressions == 1 else "regressions"
+    print(f"{old['verdict']} -> {new['verdict']}; {len(changes)} verdicts changed, {regressions} {noun}")
+    return 1 if regressions else 0
+
+
+def _matrix(given: argparse.Namespace) -> int:
+    for line in reading.matrix([reading.read(path) for path in given.files]):
         print(line)
     return 0
 

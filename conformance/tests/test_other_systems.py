@@ -99,8 +99,8 @@ from executor_conformance.rules import catalogue
 from executor_conformance.verdicts import Finding, Verdict
 machine = {"python": "3", "platform": "Darwin", "cpus": 2, "calibration": {}}
 finding = (catalogue()["lifecycle.runs-a-task"], Finding(Verdict.PASSED))
-report = Report("a:B", "native", None, {}, machine, "must", (finding,))
-print(schema()["title"], *(len(writer(report)) > 100 for writer in WRITERS.values()))
+report = Report("a:B", "native", None, {}, machine, "must", (finding,), 1, 7, "", 1.0, "pytest")
+print(schema()["title"], *(len(writer(report.as_dict())) > 100 for writer in WRITERS.values()))
 """,
         tmp_path,
     )

@@ -16,7 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from executor_conformance.report import WRITERS, Report
+from executor_conformance.__main__ import main
+from executor_conformance.report import WRITERS, Report, totals
 from executor_conformance.report.json_format import schema
 from executor_conformance.rules import CHAPTERS, Level, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
@@ -95,7 +96,7 @@ def test_schema_is_valid() -> None:
 
 
 def test_schema_accepts_every_verdict_at_every_level() -> None:
-    validate(json.loads(WRITERS[".json"](every_verdict_at_every_level())))
+    validate(json.loads(WRITERS[".json"](every_verdict_at_every_level().as_dict())))
 
 
 def test_schema_accepts_options_and_measurements_of_any_kind() -> None:
@@ -104,22 +105,22 @@ def test_schema_accepts_options_and_measurements_of_any_kind() -> None:
         Verdict.PASSED, measurements={"processes": ["1", "2"], "deep": {"more": 1.5}, "none": None}
     )
     report = report_of((rule, finding), options={"start_method": "spawn", "sizes": [1, 2], "on": True})
-    validate(json.loads(WRITERS[".json"](report)))
+    validate(json.loads(WRITERS[".json"](report.as_dict())))
 
 
 def test_stubs_are_listed_in_every_format() -> None:
     report = report_of(given(Level.MUST, Verdict.PASSED), stubs=("the program run, by a probe",))
-    data = json.loads(WRITERS[".json"](report))
+    data = json.loads(WRITERS[".json"](report.as_dict()))
     validate(data)
     assert data["executor"]["stubs"] == ["the program run, by a probe"]
-    assert "Stubbed: the program run, by a probe." in WRITERS[".md"](report)
-    assert "Stubbed: the program run, by a probe." in WRITERS[".html"](report)
+    assert "Stubbed: the program run, by a probe." in WRITERS[".md"](report.as_dict())
+    assert "Stubbed: the program run, by a probe." in WRITERS[".html"](report.as_dict())
 
 
 def test_nan_and_infinity_become_strings() -> None:
     finding = Finding(Verdict.PASSED, measurements={"seconds": [float("inf")]})
     report = report_of((rules_of(Level.MUST)[0], finding), options={"limit": float("nan")})
-    data = json.loads(WRITERS[".json"](report), parse_constant=pytest.fail)
+    data = json.loads(WRITERS[".json"](report.as_dict()), parse_constant=pytest.fail)
     validate(data)
     assert data["executor"]["options"] == {"limit": "nan"}
     assert data["rules"][0]["measurements"] == {"seconds": ["inf"]}
@@ -353,13 +354,13 @@ def test_verdict_of_the_run(report: Report, conformant: bool | None, verdict: st
     assert (report.conformant, report.verdict, report.green) == (conformant, verdict, green)
     assert (data["conformant"], data["verdict"]) == (conformant, verdict)
     validate(data)
-    assert WRITERS[".md"](report).splitlines()[0] == f"# package.module:Executor: {verdict}"
-    assert f"<title>package.module:Executor: {verdict}</title>" in WRITERS[".html"](report)
+    assert WRITERS[".md"](report.as_dict()).splitlines()[0] == f"# package.module:Executor: {verdict}"
+    assert f"<title>package.module:Executor: {verdict}</title>" in WRITERS[".html"](report.as_dict())
 
 
 def test_counts_separate_the_levels() -> None:
     report = report_of(PASSED_MUST, FAILED_MUST, FAILED_SHOULD, given(Level.SHOULD, Verdict.INCONCLUSIVE))
-    assert report.totals() == "1 passed, 1 must and 1 should failed, 1 should inconclusive"
+    assert totals(report.summary()) == "1 passed, 1 must and 1 should failed, 1 should inconclusive"
 
 
 # -- messages and Markdown -----------------------------------------------------------------------------------
@@ -373,18 +374,20 @@ def test_message_has_expected_actual_and_calls() -> None:
 
 
 def test_markdown_has_target_verdict_and_failures() -> None:
-    text = WRITERS[".md"](every_verdict_at_every_level())
+    text = WRITERS[".md"](every_verdict_at_every_level().as_dict())
     assert text.splitlines()[0] == "# package.module:Executor: not conformant"
     rule = rules_of(Level.MUST)[0]
     assert f"- **{rule.id}** (must): expected an event; actual: none (calls: start(), end())" in text
-    conformant = WRITERS[".md"](report_of(PASSED_MUST))
+    conformant = WRITERS[".md"](report_of(PASSED_MUST).as_dict())
     assert conformant.splitlines()[0] == "# package.module:Executor: conformant"
     assert "## Failed" not in conformant
 
 
 def test_markdown_table_rows_have_equal_length() -> None:
     lines = [
-        line for line in WRITERS[".md"](every_verdict_at_every_level()).splitlines() if line.startswith("|")
+        line
+        for line in WRITERS[".md"](every_verdict_at_every_level().as_dict()).splitlines()
+        if line.startswith("|")
     ]
     assert len(lines) >= 3
     assert len({line.count("|") for line in lines}) == 1
@@ -393,7 +396,7 @@ def test_markdown_table_rows_have_equal_length() -> None:
 def test_markdown_escapes_text_from_an_executor() -> None:
     seen = "<script>alert(1)</script> a|b *bold* __init__() x_y `code`\n# heading\n- item"
     finding = Finding(Verdict.FAILED, expected="<LocalExecutor object>", actual=seen)
-    text = WRITERS[".md"](report_of((rules_of(Level.MUST)[0], finding)))
+    text = WRITERS[".md"](report_of((rules_of(Level.MUST)[0], finding)).as_dict())
     assert "<script>" not in text
     assert "<LocalExecutor" not in text
     assert r"a\|b" in text
@@ -405,9 +408,119 @@ def test_markdown_escapes_text_from_an_executor() -> None:
 def test_html_escapes_text_from_an_executor() -> None:
     finding = Finding(Verdict.FAILED, expected="<LocalExecutor object>", actual="<script>alert(1)</script>")
     rule = rules_of(Level.MUST)[0]
-    text = WRITERS[".html"](report_of((rule, finding)))
+    text = WRITERS[".html"](report_of((rule, finding)).as_dict())
     assert rule.id in text
     assert "package.module:Executor" in text
     assert "alert(1)" in text
     assert "<script>alert" not in text
     assert "<LocalExecutor" not in text
+
+
+# -- the commands that read reports --------------------------------------------------------------------------
+
+
+def written(path: Path, *findings: tuple[Rule, Finding], level: str = "must") -> str:
+    path.write_text(WRITERS[".json"](report_of(*findings, level=level).as_dict()))
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".md", ".html", ".json"])
+def test_a_report_is_made_again_from_its_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    report = every_verdict_at_every_level()
+    path = tmp_path / "r.json"
+    path.write_text(WRITERS[".json"](report.as_dict()))
+    assert main(["report", str(path), "--to", suffix[1:]]) == 0
+    assert capsys.readouterr().out == WRITERS[suffix](report.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "level", "status", "line"),
+    [
+        (
+            PASSED_MUST,
+            FAILED_MUST,
+            "must",
+            1,
+            "REGRESSION {must} (must): passed -> failed: expected an event",
+        ),
+        (FAILED_MUST, PASSED_MUST, "must", 0, "{must} (must): failed -> passed"),
+        (
+            given(Level.SHOULD, Verdict.PASSED),
+            FAILED_SHOULD,
+            "must",
+            0,
+            "{should} (should): passed -> failed",
+        ),
+        (given(Level.SHOULD, Verdict.PASSED), FAILED_SHOULD, "should", 1, "REGRESSION {should} (should)"),
+        (
+            PASSED_MUST,
+            given(Level.MUST, Verdict.BLOCKED),
+            "must",
+            1,
+            "REGRESSION {must} (must): passed -> bl",
+        ),
+        (PASSED_MUST, given(Level.MUST, Verdict.INCONCLUSIVE), "must", 0, "{must} (must): passed -> inconcl"),
+        (PASSED_MUST, FAILED_SHOULD, "must", 0, "{should} (should): not run -> failed"),
+        (PASSED_MUST, FAILED_SHOULD, "must", 0, "{must} (must): passed -> not run"),
+        (
+            FAILED_MUST,
+            FAILED_MUST,
+            "must",
+            0,
+            "not conformant -> not conformant; 0 verdicts changed, 0 regressions",
+        ),
+    ],
+)
+def test_diff(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    before: tuple[Rule, Finding],
+    after: tuple[Rule, Finding],
+    level: str,
+    status: int,
+    line: str,
+) -> None:
+    old, new = written(tmp_path / "old.json", before), written(tmp_path / "new.json", after, level=level)
+    assert main(["diff", old, new]) == status
+    names = {"must": rules_of(Level.MUST)[0].id, "should": rules_of(Level.SHOULD)[0].id}
+    lines = capsys.readouterr().out.splitlines()
+    assert any(each.startswith(line.format(**names)) for each in lines), lines
+
+
+def test_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = (
+        written(tmp_path / "a.json", PASSED_MUST),
+        written(tmp_path / "b.json", FAILED_MUST, FAILED_SHOULD),
+    )
+    assert main(["matrix", *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"| `{rules_of(Level.MUST)[0].id}` | must | ✓ | ✗ |" in lines
+    assert f"| `{rules_of(Level.SHOULD)[0].id}` | should |  | ✗ |" in lines
+    assert "| **verdict** | | conformant | not conformant |" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a report"),
+        ('{"rules": []}', "not a report"),
+        ('{"schema_version": 2, "executor": {}, "rules": []}', "schema version 2 is not supported"),
+        (None, "cannot read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "diff", "matrix"])
+def test_a_file_that_is_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str | None, error: str
+) -> None:
+    path = tmp_path / "r.json"
+    if text is not None:
+        path.write_text(text)
+    assert main([command, str(path), *([str(path)] if command == "diff" else [])]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert error in captured.err
+    assert str(path) in captured.err
+    assert len(captured.err.splitlines()) == 1

@@ -422,10 +422,11 @@ class ConformanceSession:
                 "python": report.machine["python"],
             },
         )
+        data = report.as_dict()
         for path in self.settings.reports:
             # messages may contain anything that an executor put there
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(WRITERS[os.path.splitext(path)[1]](report))
+                file.write(WRITERS[os.path.splitext(path)[1]](data))
         self._write_replays(report)
         if not interrupted:
             others_failed = session.testsfailed > self.rules_failed

@@ -10,7 +10,7 @@ import pytest
 from executor_conformance.plugin import replays
 from executor_conformance.plugin.explain import plain
 from executor_conformance.plugin.settings import Settings
-from executor_conformance.report import Report
+from executor_conformance.report import Report, totals
 from executor_conformance.rules import CHAPTERS, Level, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
@@ -146,7 +146,7 @@ def _table(reporter: pytest.TerminalReporter, report: Report) -> None:
 
 
 def _verdict(reporter: pytest.TerminalReporter, report: Report) -> None:
-    tail = report.totals() or "no rules ran"
+    tail = totals(report.summary()) or "no rules ran"
     if report.green and report.conformant is False:
         tail += "; all failures that count are listed as known"
     if report.conformant is None:

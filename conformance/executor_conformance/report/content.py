@@ -112,26 +112,20 @@ class Report:
             return "no rule could be judged"
         return "" if self.saw_a_task else "no task was seen to run"
 
-    def totals(self) -> str:
-        """How many rules have each verdict: ``"150 passed, 3 must and 2 should failed"``."""
-        parts = []
-        for verdict, count in self.count().items():
-            if count:
-                levels = [
-                    f"{number} {level}"
-                    for level in Level
-                    if verdict in _BY_LEVEL and (number := self.count(level)[verdict])
-                ]
-                parts.append(f"{' and '.join(levels) or count} {str(verdict).replace('_', ' ')}")
-        return ", ".join(parts)
-
     def count(self, level: Level | None = None, chapter: Chapter | None = None) -> dict[Verdict, int]:
         """The number of rules with each verdict."""
-        counts = dict.fromkeys(Verdict, 0)
+        found = dict.fromkeys(Verdict, 0)
         for rule, finding in self.findings:
             if (level is None or rule.level is level) and (chapter is None or rule.chapter == chapter):
-                counts[finding.verdict] += 1
-        return counts
+                found[finding.verdict] += 1
+        return found
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Level -> verdict -> the number of rules."""
+        return {
+            level.value: {verdict.value: count for verdict, count in self.count(level).items()}
+            for level in Level
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, as its JSON Schema describes it."""
@@ -155,12 +149,36 @@ class Report:
             "conformant": self.conformant,
             "verdict": self.verdict,
             "complete": self.complete,
-            "summary": {
-                level.value: {verdict.value: count for verdict, count in self.count(level).items()}
-                for level in Level
-            },
+            "summary": self.summary(),
             "rules": [_rule_as_dict(rule, finding) for rule, finding in self.findings],
         }
+
+
+def totals(summary: Mapping[str, Mapping[str, int]]) -> str:
+    """How many rules have each verdict: ``"150 passed, 3 must and 2 should failed"``.
+
+    :param summary: of a report.
+    """
+    parts = []
+    for verdict in Verdict:
+        numbers = {level: counts[verdict.value] for level, counts in summary.items() if counts[verdict.value]}
+        if numbers:
+            by_level = " and ".join(f"{number} {level}" for level, number in numbers.items())
+            number = by_level if verdict in _BY_LEVEL else sum(numbers.values())
+            parts.append(f"{number} {verdict.value.replace('_', ' ')}")
+    return ", ".join(parts)
+
+
+def chapters(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Chapter -> verdict -> the number of rules, for the chapters of a report.
+
+    :param data: as the JSON report has it.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for rule in data["rules"]:
+        counts = found.setdefault(rule["chapter"], {verdict.value: 0 for verdict in Verdict})
+        counts[rule["verdict"]] += 1
+    return found
 
 
 def _rule_as_dict(rule: Rule, finding: Finding) -> dict[str, Any]:

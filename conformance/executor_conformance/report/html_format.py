@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from executor_conformance.report.content import Report
-from executor_conformance.rules import CHAPTERS
+from collections.abc import Mapping
+from typing import Any
+
+from executor_conformance.report.content import chapters, totals
 from executor_conformance.verdicts import Verdict
 
 
@@ -16,8 +18,11 @@ def missing_requirement() -> str | None:
     return None
 
 
-def write(report: Report) -> str:
-    """The whole report as HTML text."""
+def write(data: Mapping[str, Any]) -> str:
+    """The whole report as HTML text.
+
+    :param data: as the JSON report has it.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -27,11 +32,9 @@ def write(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    chapters = [
-        (chapter.name, counts)
-        for chapter in CHAPTERS.values()
-        if any((counts := report.count(chapter=chapter)).values())
-    ]
     return environment.get_template("report.html").render(
-        report=report, chapters=chapters, verdicts=list(Verdict), machine=report.machine
+        report=data,
+        totals=totals(data["summary"]),
+        chapters=chapters(data),
+        verdicts=[verdict.value for verdict in Verdict],
     )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from executor_conformance.report.content import Report
 
-
-def write(report: Report) -> str:
+def write(data: Mapping[str, Any]) -> str:
     """The whole report as JSON text."""
-    return json.dumps(_finite(report.as_dict()), indent=2, default=str, allow_nan=False) + "\n"
+    return json.dumps(_finite(data), indent=2, default=str, allow_nan=False) + "\n"
 
 
 def _finite(data: Any) -> Any:

@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from executor_conformance.report.content import Report
-from executor_conformance.rules import CHAPTERS
+from executor_conformance.report.content import chapters, totals
 from executor_conformance.verdicts import Verdict
 
 
-def write(report: Report) -> str:
-    """The whole report as Markdown text."""
-    machine = report.machine
+def write(data: Mapping[str, Any]) -> str:
+    """The whole report as Markdown text.
+
+    :param data: as the JSON report has it.
+    """
+    executor, machine = data["executor"], data["machine"]
     lines = [
-        f"# {_escaped(report.target)}: {report.verdict}",
+        f"# {_escaped(executor['target'])}: {data['verdict']}",
         "",
-        f"Adapter {report.adapter}; distribution {_escaped(report.distribution or 'none')}; "
-        f"level {report.level}; Python {machine['python']} on {_escaped(machine['platform'])}, "
+        f"Adapter {executor['adapter']}; distribution {_escaped(executor['distribution'] or 'none')}; "
+        f"level {data['level']}; Python {machine['python']} on {_escaped(machine['platform'])}, "
         f"{machine['cpus']} CPUs.",
         "",
-        f"{report.totals() or 'No rules ran'}.",
+        f"{totals(data['summary']) or 'No rules ran'}.",
         "",
-        *(f"- Stubbed: {_escaped(stub)}." for stub in report.stubs),
-        *([""] if report.stubs else []),
-        "| chapter | " + " | ".join(str(verdict).replace("_", " ") for verdict in Verdict) + " |",
+        *(f"- Stubbed: {_escaped(stub)}." for stub in executor.get("stubs", ())),
+        *([""] if "stubs" in executor else []),
+        "| chapter | " + " | ".join(verdict.value.replace("_", " ") for verdict in Verdict) + " |",
         "|---|" + "---:|" * len(Verdict),
     ]
-    for chapter in CHAPTERS.values():
-        counts = report.count(chapter=chapter)
-        if any(counts.values()):
-            lines.append(
-                f"| {chapter.name} | " + " | ".join(str(counts[verdict]) for verdict in Verdict) + " |"
-            )
+    for chapter, counts in chapters(data).items():
+        lines.append(f"| {chapter} | " + " | ".join(str(counts[verdict.value]) for verdict in Verdict) + " |")
     for heading, wanted in _SECTIONS.items():
-        found = [(rule, finding) for rule, finding in report.findings if finding.verdict in wanted]
+        found = [rule for rule in data["rules"] if rule["verdict"] in wanted]
         if found:
             lines += ["", f"## {heading}", ""]
-        for rule, finding in found:
-            lines.append(f"- **{rule.id}** ({rule.level}): {_escaped(finding.message)}")
+        lines += [f"- **{rule['id']}** ({rule['level']}): {_escaped(rule['message'])}" for rule in found]
     return "\n".join(lines) + "\n"
 
 
