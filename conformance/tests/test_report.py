@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -414,6 +415,33 @@ def test_html_escapes_text_from_an_executor() -> None:
     assert "alert(1)" in text
     assert "<script>alert" not in text
     assert "<LocalExecutor" not in text
+
+
+def test_html_page_shows_the_failures_first_and_loads_nothing() -> None:
+    rules = rules_of(Level.MUST)
+    findings = {
+        rules[0]: Finding(Verdict.FAILED, expected="an event", actual="none", evidence="Traceback of mine"),
+        rules[1]: Finding(Verdict.BLOCKED, actual="blocked", blocked_by=rules[2].id),
+        rules[2]: Finding(Verdict.FAILED, expected="a worker", actual="none"),
+        rules[3]: FINDINGS[Verdict.PASSED],
+    }
+    text = WRITERS[".html"](report_of(*findings.items(), FAILED_SHOULD).as_dict())
+    articles = re.findall(r'<article id="([^"]+)"( class="uncounted")?>', text)
+    should = rules_of(Level.SHOULD)[0].id
+    assert articles == [(rules[2].id, ""), (rules[0].id, ""), (should, ' class="uncounted"')]
+    assert text.index("<article") < text.index("Chapters")
+    assert "blocks 1 rule)" in text
+    assert "Traceback of mine" in text
+    assert f"--conformance-seed=7 -k {rules[0].id}" in text
+    assert not re.findall(r'(?:src|href)="(?!https://github\.com/|#|data:,)[^"]*"', text)
+    assert "url(" not in text
+    assert "``" not in text
+
+
+def test_html_page_links_the_reports_that_a_rule_comes_from() -> None:
+    rule = next(rule for rule in catalogue().values() if "apache/airflow#" in "".join(rule.origins))
+    text = WRITERS[".html"](report_of((rule, FINDINGS[Verdict.FAILED])).as_dict())
+    assert re.search(r'<a href="https://github.com/apache/airflow/issues/\d+">apache/airflow#\d+</a>', text)
 
 
 # -- the commands that read reports --------------------------------------------------------------------------

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from executor_conformance.report.content import chapters, totals
+from executor_conformance.report.content import AGAINST, chapters, totals
+from executor_conformance.rules import Level
 from executor_conformance.verdicts import Verdict
+
+#: A report on GitHub, such as apache/airflow#58365.
+_REPORT = re.compile(r"\b([\w.-]+/[\w.-]+)#(\d+)")
 
 
 def missing_requirement() -> str | None:
@@ -24,6 +30,14 @@ def write(data: Mapping[str, Any]) -> str:
     :param data: as the JSON report has it.
     """
     import jinja2
+    import markupsafe
+
+    def prose(text: str) -> markupsafe.Markup:
+        """Text with Markdown's backticks, and with links to the reports that it names."""
+        escaped = str(markupsafe.escape(text))
+        escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+        escaped = _REPORT.sub(r'<a href="https://github.com/\1/issues/\2">\g<0></a>', escaped)
+        return markupsafe.Markup(escaped)
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("executor_conformance.report"),
@@ -32,9 +46,36 @@ def write(data: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["prose"] = prose
+    failures = _failures(data)
+    verdicts = [verdict.value for verdict in Verdict]
     return environment.get_template("report.html").render(
         report=data,
         totals=totals(data["summary"]),
+        failures=failures,
+        shown_above={rule["id"] for rule in failures},
         chapters=chapters(data),
-        verdicts=[verdict.value for verdict in Verdict],
+        verdicts=verdicts,
+        filters={
+            "verdict": verdicts,
+            "level": [level.value for level in Level],
+            "chapter": list(chapters(data)),
+        },
     )
+
+
+def _failures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rules that a reader has to look at: those that block most others first, then by level."""
+    blocked = Counter(rule["blocked_by"] for rule in data["rules"])
+    failures = [
+        {
+            **rule,
+            "blocks": blocked[rule["id"]],
+            "counts": rule["level"] == Level.MUST or rule["level"] == data["level"],
+            "timeline": rule.get("timeline", []),
+        }
+        for rule in data["rules"]
+        if rule["verdict"] in AGAINST
+    ]
+    order = [level.value for level in Level]
+    return sorted(failures, key=lambda rule: (-rule["blocks"], order.index(rule["level"])))
