@@ -819,6 +819,9 @@ def test_known_failures_of_an_ini_file(judge: Command, pytester: pytest.Pytester
         (KNOWN.replace("reason", "reasons"), ["'reasons'"]),
         (KNOWN.replace('"reports every task as failed"', '""'), ["reason is missing"]),
         (KNOWN.replace('"reports every task as failed"', "1"), ["reason = 1"]),
+        (KNOWN + "when = 'python < 4'", ["entry 1", "python"]),
+        (KNOWN + "versions = 'new'", ["entry 1", "'new'"]),
+        (KNOWN + "expires = '2027-01-31'", ["entry 1", "is not a date, such as 2027-01-31"]),
     ],
 )
 def test_invalid_list_of_known_failures_is_a_usage_error(
@@ -917,6 +920,72 @@ def test_most_basic_failure_comes_first(judge: Command, pytester: pytest.Pyteste
     blocked = len(judged.rules("blocked"))
     assert blocked > 1
     assert heads[0] == f"FAILED {RULE} (must; blocks {blocked} rules)"
+
+
+# -- conditions, updates and certificates --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "status", "line"),
+    [
+        ("when = \"python_version >= '3.8'\"", 0, "KNOWN FAILURE lifecycle.runs-a-task"),
+        ("when = \"python_version < '3.8'\"", 1, "FAILED lifecycle.runs-a-task"),
+        ("versions = '<2'", 1, "FAILED lifecycle.runs-a-task"),  # it has no distribution
+        ("expires = 2999-01-01", 0, "KNOWN FAILURE lifecycle.runs-a-task"),
+        ("expires = 2020-01-31", 1, "EXPIRED known failure: lifecycle.runs-a-task: on 2020-01-31"),
+    ],
+)
+def test_conditions_of_a_known_failure(
+    judge: Command, pytester: pytest.Pytester, keys: str, status: int, line: str
+) -> None:
+    (pytester.path / "known.toml").write_text(KNOWN + keys)
+    judged = judge("--executor=mine:Failing", *ONE, "--conformance-known-failures=known.toml")
+    assert judged.status == status, judged.output
+    assert any(each.startswith(line) for each in judged.stdout.splitlines()), judged.output
+
+
+def test_unneeded_known_failure_is_named(judge: Command, pytester: pytest.Pytester) -> None:
+    rule = "interface.argv-is-passed-unchanged"
+    (pytester.path / "known.toml").write_text(KNOWN.replace(RULE, rule))
+    judged = judge(
+        "--executor=concurrent.futures:ThreadPoolExecutor",
+        *("-k", f"{RULE} or {rule}", "--conformance-known-failures=known.toml"),
+    )
+    assert judged.status == 0, judged.output
+    assert f"UNNEEDED known failure: {rule}: not applicable: " in judged.stdout
+
+
+def test_list_of_known_failures_is_updated(judge: Command, pytester: pytest.Pytester) -> None:
+    path = pytester.path / "known.toml"
+    arguments = ("-k", f"{SHOULD} or {NEGATIVE}", "--conformance-known-failures=known.toml")
+    first = judge("--executor=mine:Untidy", *arguments, "--conformance-known-failures-update")
+    assert first.status == 0, first.output
+    assert "known.toml: 1 known failures added, 0 removed" in first.stdout
+    written = path.read_text()
+    assert f'rule = "{SHOULD}"' in written
+    path.write_text(
+        f"# why this list exists\n{written}\n[[known_failure]]\nrule = '{NEGATIVE}'\nreason = 'x'  # mine\n"
+    )
+    assert judge("--executor=mine:Untidy", *arguments).status == 1  # one of them passes
+    second = judge("--executor=mine:Untidy", *arguments, "--conformance-known-failures-update")
+    assert second.status == 0, second.output
+    assert "0 known failures added, 1 removed" in second.stdout
+    assert path.read_text().startswith("# why this list exists\n")
+    assert NEGATIVE not in path.read_text()
+    assert judge("--executor=mine:Untidy", *arguments).status == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--conformance-known-failures=no/known.toml",)])
+def test_update_needs_a_list(judge: Command, arguments: tuple[str, ...]) -> None:
+    judged = judge(TARGET, *ONE, "--conformance-known-failures-update", *arguments)
+    assert judged.status == 4, judged.output
+    assert judged.stderr.startswith("ERROR: --conformance-known-failures-update")
+
+
+def test_a_selection_is_not_certified(judge: Command) -> None:
+    judged = judge(TARGET, *ONE, "--certify")
+    assert judged.status == 1
+    assert f"NOT CERTIFIED: no verdict: 1 of {len(catalogue())} rules" in judged.stdout
 
 
 # -- the executor's own exceptions ---------------------------------------------------------------------------

@@ -359,6 +359,20 @@ def test_verdict_of_the_run(report: Report, conformant: bool | None, verdict: st
     assert f"<title>package.module:Executor: {verdict}</title>" in WRITERS[".html"](report.as_dict())
 
 
+@pytest.mark.parametrize(
+    ("report", "objection"),
+    [
+        (report_of(PASSED_MUST), ""),
+        (report_of(PASSED_MUST, given(Level.SHOULD, Verdict.KNOWN_FAILURE)), ""),
+        (report_of(PASSED_MUST, given(Level.MUST, Verdict.KNOWN_FAILURE)), "not conformant"),
+        (report_of(PASSED_MUST, given(Level.SHOULD, Verdict.INCONCLUSIVE)), "1 inconclusive"),
+        (report_of(PASSED_MUST, left_out=1), "no verdict: 1 of 2 rules"),
+    ],
+)
+def test_certificate(report: Report, objection: str) -> None:
+    assert report.objection_to_certificate() == objection
+
+
 def test_counts_separate_the_levels() -> None:
     report = report_of(PASSED_MUST, FAILED_MUST, FAILED_SHOULD, given(Level.SHOULD, Verdict.INCONCLUSIVE))
     assert totals(report.summary()) == "1 passed, 1 must and 1 should failed, 1 should inconclusive"

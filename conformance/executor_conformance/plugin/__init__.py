@@ -21,6 +21,8 @@ _ONLY_WITH_EXECUTOR = (
     "conformance_seed",
     "conformance_programs",
     "conformance_redact",
+    "conformance_known_failures_update",
+    "certify",
 )
 
 
@@ -59,6 +61,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--conformance-known-failures",
         metavar="FILE",
         help="TOML list of expected failures; an unexpected pass fails the run",
+    )
+    group.addoption(
+        "--conformance-known-failures-update",
+        action="store_true",
+        default=None,
+        help="add what fails to the list of expected failures, and remove what passes",
+    )
+    group.addoption(
+        "--certify",
+        action="store_true",
+        default=None,
+        help="fail unless every rule runs, none is inconclusive, and the executor is conformant at the level",
     )
     group.addoption(
         "--conformance-seed",

@@ -11,14 +11,15 @@ import os
 import platform
 import random
 import shlex
-import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 import pytest
 
-from executor_conformance.adapters.registry import AdapterError, adapters, unusable
+from executor_conformance.adapters.registry import AdapterError, adapters
 from executor_conformance.discovery import Discovery, discover
 from executor_conformance.harness.calibration import Calibration, calibrate
 from executor_conformance.harness.context import RunContext
@@ -30,13 +31,13 @@ from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.outcome import without_secrets
 from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
-from executor_conformance.plugin import known_failures, outcomes, replays, terminal
+from executor_conformance.plugin import header, known_failures, outcomes, replays, terminal
 from executor_conformance.plugin.environment import Environment
 from executor_conformance.plugin.run_folder import RunFolder
 from executor_conformance.plugin.selection import take_named_rules
 from executor_conformance.plugin.settings import Settings
 from executor_conformance.report import WRITERS, Report
-from executor_conformance.requirements import Capability, TaskLocation
+from executor_conformance.requirements import Capability
 from executor_conformance.rules import CHAPTERS, Chapter, Level, Rule, catalogue
 from executor_conformance.verdicts import Finding, Verdict
 
@@ -110,6 +111,7 @@ class ConformanceSession:
         self.settings = settings
         self.findings: dict[str, Finding] = {}
         self._started, self._began = datetime.now(timezone.utc), monotonic()
+        self._remarks: list[str] = []
         self.rules_failed = 0
         self._refused = False
         self._folder: RunFolder | None = None
@@ -185,9 +187,11 @@ class ConformanceSession:
 
     def judge(self, rule: Rule) -> Finding:
         """The finding on one rule."""
-        return known_failures.apply_known_failures(
-            self.settings.known_failures, rule.id, self._finding_on(rule)
-        )
+        return known_failures.apply_known_failures(self._known, rule.id, self._finding_on(rule))
+
+    @cached_property
+    def _known(self) -> Mapping[str, known_failures.KnownFailure]:
+        return known_failures.in_force(self.settings.known_failures, self.discovery.distribution)
 
     def _finding_on(self, rule: Rule) -> Finding:
         if os.path.isdir(self.directory):
@@ -352,23 +356,13 @@ class ConformanceSession:
     def pytest_report_header(self) -> list[str]:
         if not hasattr(self, "discovery"):
             return []
-        found, calibration = self.discovery, self.calibration
-        return [
-            f"executor: {self.settings.executor} ({found.distribution or _origin(self.settings.executor)}), "
-            f"adapter {found.family}",
-            f"tasks: {_tasks(found)}",
-            *_peculiarities(found),
-            *(f"ignored: {reason}" for reason in unusable().values()),
-            f"machine speed: fork {calibration.fork_s * 1e3:.1f} ms, new interpreter "
-            f"{calibration.interpreter_s * 1e3:.0f} ms, jitter {calibration.jitter_s * 1e3:.1f} ms; "
-            f"--conformance-seed={self.seed}",
-        ]
+        return header.lines(self.settings.executor, self.discovery, self.calibration, self.seed)
 
     def report(self, interrupted: bool) -> Report:
         """The report on what was found so far."""
         found = dict(self.findings)
         judged = {
-            rule_id: known_failures.apply_known_failures(self.settings.known_failures, rule_id, finding)
+            rule_id: known_failures.apply_known_failures(self._known, rule_id, finding)
             for rule_id, finding in VerdictStore(self.directory).all().items()
         }
         blockers = {finding.blocked_by for finding in found.values()}
@@ -428,9 +422,20 @@ class ConformanceSession:
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](data))
         self._write_replays(report)
+        by_id = {rule.id: finding for rule, finding in report.findings}
+        self._remarks += known_failures.remarks(
+            self.settings.known_failures, self.discovery.distribution, by_id
+        )
         if not interrupted:
             others_failed = session.testsfailed > self.rules_failed
-            ok = report.green and not others_failed
+            green = report.green
+            if self.settings.update:
+                self._remarks.append(known_failures.update(self.settings.update, report.findings))
+                green = replace(report, findings=known_failures.as_updated(report.findings)).green
+            if self.settings.certify and (objection := report.objection_to_certificate()):
+                self._remarks.append(f"NOT CERTIFIED: {objection}")
+                green = False
+            ok = green and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
 
     def _write_replays(self, report: Report) -> None:
@@ -452,7 +457,8 @@ class ConformanceSession:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if not self.config.option.collectonly and not self._refused:
-            terminal.summarize(terminalreporter, self.report(exitstatus not in _FINISHED), self.settings)
+            report = self.report(exitstatus not in _FINISHED)
+            terminal.summarize(terminalreporter, report, self.settings, remarks=self._remarks)
 
     def pytest_unconfigure(self) -> None:
         if self._background is not None:
@@ -469,27 +475,3 @@ def _runs_alone(item: pytest.Item) -> bool:
 def _passed(findings: Mapping[str, Finding], rule_id: str) -> bool:
     finding = findings.get(rule_id)
     return finding is not None and finding.verdict is Verdict.PASSED
-
-
-def _origin(spec: str) -> str:
-    module = spec.partition(":")[0].partition(".")[0]
-    return "standard library" if module in sys.stdlib_module_names else "not from an installed package"
-
-
-def _peculiarities(discovery: Discovery) -> Iterator[str]:
-    facts = discovery.facts
-    if fixed := facts.lacks.get(Capability.CHOSEN_PARALLELISM.name):
-        yield f"parallelism: {fixed}, and {facts.at_once}"
-    if facts.starts_on_import:
-        yield f"import: starts {facts.starts_on_import}; so each rule imports the target again"
-
-
-def _tasks(discovery: Discovery) -> str:
-    facts = discovery.facts
-    if facts.location is TaskLocation.LOCAL_PROCESSES:
-        return f"run in separate processes ({'fork' if facts.forked else 'new interpreters'})"
-    return {
-        TaskLocation.HOST: "run in the scheduler's process",
-        TaskLocation.ELSEWHERE: "run outside the scheduler's process tree",
-        TaskLocation.UNKNOWN: "not known" if facts.first_task_s else "none ran",
-    }[facts.location]

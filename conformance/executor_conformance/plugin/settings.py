@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from executor_conformance.harness.context import DEFAULT_PROGRAMS
-from executor_conformance.plugin import LEVELS, replays, selection
-from executor_conformance.plugin.known_failures import KnownFailure
-from executor_conformance.plugin.known_failures import read as read_known_failures
+from executor_conformance.plugin import LEVELS, known_failures, replays, selection
 from executor_conformance.report import WRITERS, html_format
 
 if sys.version_info >= (3, 11):
@@ -42,11 +40,13 @@ class Settings:
     level: str
     reports: tuple[str, ...]
     time_limit_s: float | None
-    known_failures: Mapping[str, KnownFailure]
+    known_failures: tuple[known_failures.KnownFailure, ...]
     seed: int | None
     programs: int
     replay: replays.Replay | None
     redact: tuple[str, ...] = ()
+    update: str = ""
+    certify: bool = False
 
     @classmethod
     def read(cls, config: pytest.Config) -> Settings:
@@ -68,21 +68,25 @@ class Settings:
         reports = option.conformance_report or [
             str(folder / path) for path in config.getini("conformance_report")
         ]
-        known_failures = option.conformance_known_failures
-        if known_failures is None and config.getini("conformance_known_failures"):
-            known_failures = str(folder / config.getini("conformance_known_failures"))
+        listed = option.conformance_known_failures
+        if listed is None and config.getini("conformance_known_failures"):
+            listed = str(folder / config.getini("conformance_known_failures"))
+        if option.conformance_known_failures_update:
+            _check_update(listed)
         return cls(
             executor=executor,
             options=_options(options),
             options_as_given=tuple(options),
             adapter=adapter,
             level=_level(option.conformance_level or config.getini("conformance_level") or "must"),
-            known_failures={} if known_failures is None else read_known_failures(known_failures),
+            known_failures=known_failures.read(listed) if listed and _is_there(listed, option) else (),
             reports=tuple(map(_report, reports)),
             time_limit_s=_seconds(option.conformance_time_limit or config.getini("conformance_time_limit")),
             seed=_number("--conformance-seed", option.conformance_seed or config.getini("conformance_seed")),
             programs=_programs(option.conformance_programs or config.getini("conformance_programs")),
             replay=replay,
+            update=os.path.abspath(listed) if listed and option.conformance_known_failures_update else "",
+            certify=option.certify,
             redact=tuple(option.conformance_redact or config.getini("conformance_redact")),
         )
 
@@ -116,6 +120,22 @@ class Settings:
                 f"--executor-option={name}=***" if self._is_secret(name) else f"--executor-option={line}"
             )
         return words
+
+
+def _is_there(path: str, option: Any) -> bool:
+    """Whether there is a list to be read; the first update makes it."""
+    return os.path.exists(path) or not option.conformance_known_failures_update
+
+
+def _check_update(path: str | None) -> None:
+    option = "--conformance-known-failures-update"
+    if path is None:
+        raise pytest.UsageError(f"{option} needs --conformance-known-failures=FILE")
+    if remedy := known_failures.missing_requirement():
+        raise pytest.UsageError(f"{option} needs tomlkit: {remedy}")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise pytest.UsageError(f"{option}: {path!r} is not writable")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Iterable
 
 import pytest
 
@@ -51,8 +52,13 @@ def explained(rule: Rule, finding: Finding, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Settings) -> None:
-    """The last screen: each failure, one row per chapter, the verdict."""
+def summarize(
+    reporter: pytest.TerminalReporter, report: Report, settings: Settings, *, remarks: Iterable[str] = ()
+) -> None:
+    """The last screen: each failure, one row per chapter, the verdict.
+
+    :param remarks: further lines, before the verdict.
+    """
     reporter.section("executor conformance", bold=True)
     blocked: dict[str, list[str]] = {}
     for rule, finding in report.findings:
@@ -94,6 +100,8 @@ def summarize(reporter: pytest.TerminalReporter, report: Report, settings: Setti
         for rule, finding in report.findings:
             if finding.verdict is Verdict.NOT_APPLICABLE:
                 reporter.write_line(f"not applicable: {rule.id}: {finding.message}")
+    for remark in remarks:
+        reporter.write_line(remark, yellow=True)
     _verdict(reporter, report)
 
 

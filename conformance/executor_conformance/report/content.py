@@ -96,6 +96,13 @@ class Report:
         unexpected = any(finding.verdict is Verdict.UNEXPECTED_PASS for _, finding in self.findings)
         return not (self.interrupted or unexpected or against or self._why_nothing_was_judged())
 
+    def objection_to_certificate(self) -> str:
+        """Why the executor cannot be certified at the level; empty if it can."""
+        if self.conformant is not True:
+            return self.verdict
+        undecided = self.count()[Verdict.INCONCLUSIVE]
+        return f"{undecided} inconclusive" if undecided else ""
+
     def _against(self) -> frozenset[Verdict]:
         """Which verdicts of rules of the level count against the executor."""
         return AGAINST & {finding.verdict for rule, finding in self.findings if counts(rule, self.level)}
