@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import os
 import sys
 import threading
@@ -53,11 +54,13 @@ class Discovery:
 
     :param family: of the adapter that drives it.
     :param distribution: ``"name version"`` of the installed distribution it comes from, or ``None``.
+    :param source: the file and the line where the target is defined; ``("", 0)`` if they are not known.
     """
 
     family: str
     distribution: str | None
     facts: Facts = field(default_factory=Facts)
+    source: tuple[str, int] = ("", 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data that can cross process borders."""
@@ -68,7 +71,10 @@ class Discovery:
         """The reverse of :meth:`as_dict`."""
         facts = data.get("facts", {})
         location = TaskLocation(facts.get("location", TaskLocation.UNKNOWN.value))
-        return cls(data["family"], data["distribution"], Facts(**{**facts, "location": location}))
+        file, line = data.get("source", ("", 0))
+        return cls(
+            data["family"], data["distribution"], Facts(**{**facts, "location": location}), (file, line)
+        )
 
 
 def _facts_as_dict(facts: Facts) -> dict[str, Any]:
@@ -114,6 +120,7 @@ def discover(
         known: dict[str, Any] = {
             "family": adapter.family if adapter else "native",
             "distribution": distribution_of(thing),
+            "source": _source_of(thing),
             "facts": _facts_as_dict(facts),
         }
         blackboard.write_result(known)
@@ -240,6 +247,13 @@ def count_slots(context: Callable[[], RunContext], *, import_s: float, scratch: 
         return int(ended.result["slots"])
     # A call that did not return while tasks were running: it waits for one of them.
     return len(Journal(os.path.join(scratch, "journal")).all_runs()) if ended.end is End.HANG else 0
+
+
+def _source_of(thing: Any) -> tuple[str, int]:
+    try:
+        return inspect.getsourcefile(thing) or "", inspect.getsourcelines(thing)[1]
+    except (OSError, TypeError):
+        return "", 0
 
 
 def _describe_missing(spec: str, missing: list[str]) -> str:

@@ -988,6 +988,27 @@ def test_a_selection_is_not_certified(judge: Command) -> None:
     assert f"NOT CERTIFIED: no verdict: 1 of {len(catalogue())} rules" in judged.stdout
 
 
+# -- GitHub Actions ------------------------------------------------------------------------------------------
+
+
+def test_github_actions_shows_a_summary_and_annotations(
+    judge: Command, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    judged = judge("--executor=mine:Untidy", "-k", f"{RULE} or {SHOULD}")
+    line = (pytester.path / "mine.py").read_text().splitlines().index("class Untidy(LocalExecutor):") + 1
+    (annotation,) = (each for each in judged.stdout.splitlines() if each.startswith("::"))
+    assert annotation.startswith(f"::warning file=mine.py,line={line},title={SHOULD}::expected terminate()")
+    assert (pytester.path / "summary.md").read_text().startswith("# mine:Untidy: no verdict: 2 of ")
+
+
+def test_nothing_is_written_for_github_elsewhere(judge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert "::warning" not in judge("--executor=mine:Untidy", "-k", f"{RULE} or {SHOULD}").stdout
+
+
 # -- the executor's own exceptions ---------------------------------------------------------------------------
 
 RAISING = """

@@ -31,7 +31,7 @@ from executor_conformance.judging.judge import Judge
 from executor_conformance.judging.outcome import without_secrets
 from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
-from executor_conformance.plugin import header, known_failures, outcomes, replays, terminal
+from executor_conformance.plugin import github, header, known_failures, outcomes, replays, terminal
 from executor_conformance.plugin.environment import Environment
 from executor_conformance.plugin.run_folder import RunFolder
 from executor_conformance.plugin.selection import take_named_rules
@@ -112,6 +112,7 @@ class ConformanceSession:
         self.findings: dict[str, Finding] = {}
         self._started, self._began = datetime.now(timezone.utc), monotonic()
         self._remarks: list[str] = []
+        self._annotations: list[str] = []
         self.rules_failed = 0
         self._refused = False
         self._folder: RunFolder | None = None
@@ -421,6 +422,8 @@ class ConformanceSession:
             # messages may contain anything that an executor put there
             with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(WRITERS[os.path.splitext(path)[1]](data))
+        github.write_summary(data)
+        self._annotations = list(github.commands(data, self.discovery.source))
         self._write_replays(report)
         by_id = {rule.id: finding for rule, finding in report.findings}
         self._remarks += known_failures.remarks(
@@ -459,6 +462,8 @@ class ConformanceSession:
         if not self.config.option.collectonly and not self._refused:
             report = self.report(exitstatus not in _FINISHED)
             terminal.summarize(terminalreporter, report, self.settings, remarks=self._remarks)
+            for annotation in self._annotations:
+                terminalreporter.write_line(annotation)
 
     def pytest_unconfigure(self) -> None:
         if self._background is not None:
