@@ -243,7 +243,7 @@ _README = """\
 
 The pages are reports of the suite (`--conformance-report=PATH.md`) at level `must`, made on Linux with two
 processors. The table counts rules of all levels. Only failures of `must` rules make an executor not
-conformant.
+conformant. A page that was written when there were fewer rules counts fewer.
 
 {table}
 

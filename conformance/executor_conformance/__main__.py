@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import IO, NoReturn
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "diff",
         help="compare two JSON reports",
         description="Show each rule whose verdict changed. The exit status is 1 if a rule that counts at the "
-        "level of the newer report passed before, and now fails or is blocked.",
+        "level of the newer report passed before, and now fails, is blocked or did not run.",
     )
     diff.add_argument("old", metavar="OLD")
     diff.add_argument("file", metavar="NEW")
@@ -81,9 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     matrix.add_argument("files", nargs="+", metavar="REPORT")
     matrix.set_defaults(run=_matrix)
     given = parser.parse_args(arguments)
+    with contextlib.suppress(AttributeError):  # a replaced stream may lack it
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status: int = given.run(given)
         return status
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except airflow.NotAirflow as error:
         print(f"executor-conformance: {error}", file=sys.stderr)
     except reading.NotAReport as error:
@@ -137,8 +143,9 @@ def _diff(given: argparse.Namespace) -> int:
     regressions = sum(is_regression for is_regression, _ in changes)
     for is_regression, line in sorted(changes, key=lambda change: not change[0]):
         print(f"{'REGRESSION ' if is_regression else ''}{line}")
+    changed = "1 verdict changed" if len(changes) == 1 else f"{len(changes)} verdicts changed"
     noun = "regression" if regressions == 1 else "regressions"
-    print(f"{old['verdict']} -> {new['verdict']}; {len(changes)} verdicts changed, {regressions} {noun}")
+    print(f"{old['verdict']} -> {new['verdict']}; {changed}, {regressions} {noun}")
     return 1 if regressions else 0
 
 

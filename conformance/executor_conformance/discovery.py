@@ -46,6 +46,7 @@ from executor_conformance.verdicts import Judgement
 
 #: Seconds that an import may take.
 _IMPORT_S = 60.0
+_ANOTHER_PARALLELISM = 8
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def discover(
             except Raised as raised:
                 if _can_be_built(trial, recognized=adapter is not None):
                     raise
-                blackboard.write_result({"error": _describe_unbuilt(trial.target, raised)})
+                blackboard.write_result({"error": _describe_unbuilt(trial, raised)})
                 return
             construct_s = monotonic() - began
             if adapter is None:
@@ -266,30 +267,30 @@ def _describe_missing(spec: str, missing: list[str]) -> str:
 
 
 def _can_be_built(trial: Trial, *, recognized: bool) -> bool:
-    """Whether the constructor returns an executor if the suite does not choose the parallelism.
+    """Whether the constructor returns an executor with its own parallelism, or with a larger one.
 
     :param recognized: the target itself shows which adapter fits.
     :raises AdapterError: it returns something else.
     """
-    try:
-        subject = trial.build(DEFAULT, slots=1)
-    except Raised:
-        return False
-    if not recognized:
-        recognize(subject.driver.executor, trial.target.spec)
-    return True
+    for parallelism in (DEFAULT, _ANOTHER_PARALLELISM):
+        try:
+            subject = trial.build(parallelism, slots=1)
+        except Raised:
+            continue
+        if not recognized:
+            recognize(subject.driver.executor, trial.target.spec)
+        return True
+    return False
 
 
-def _describe_unbuilt(target: Target, raised: Raised) -> str:
-    unknown = target.unknown_options() if isinstance(raised.error, TypeError) else []
-    if unknown:
+def _describe_unbuilt(trial: Trial, raised: Raised) -> str:
+    target = trial.target
+    unknown = [name for name in target.unknown_options() if name in str(raised.error)]
+    if unknown and isinstance(raised.error, TypeError) and trial.context.build is None:
         known = [name for name in target.parameters() if name != target.parallelism_argument]
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f" (it takes {', '.join(known) or 'none'})"
-        return (
-            f"--executor-option={unknown[0]}={target.options[unknown[0]]!r}: {target.name} takes no argument "
-            f"{unknown[0]!r}{hint}"
-        )
+        return f"--executor-option={unknown[0]}=...: {target.name} takes no argument {unknown[0]!r}{hint}"
     return f"--executor={target.spec!r}: it cannot be constructed\n{own_traceback(raised.error)}"
 
 

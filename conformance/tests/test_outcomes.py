@@ -38,7 +38,7 @@ NOT_APPLICABLE = Finding(Verdict.NOT_APPLICABLE, actual="it has no terminate()")
 def test_outcome(rule: Rule, finding: Finding, level: str, outcome: str, category: str | None) -> None:
     as_pytest_has_it = "failed" if finding in (FAILED, UNEXPECTED) else "skipped"
     report = pytest.TestReport("x::y", ("", 0, ""), {}, as_pytest_has_it, None, "call")  # type: ignore[arg-type]
-    outcomes.settle(report, rule, finding, level)
+    outcomes.settle(report, rule, finding, level, {rule.id})
     report = pytest.TestReport._from_json(report._to_json())  # as pytest-xdist sends it
     assert report.outcome == outcome
     assert outcomes.carried(report) == (rule.id, finding)

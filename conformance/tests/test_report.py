@@ -504,8 +504,8 @@ def test_a_report_is_made_again_from_its_json(
             "REGRESSION {must} (must): passed -> bl",
         ),
         (PASSED_MUST, given(Level.MUST, Verdict.INCONCLUSIVE), "must", 0, "{must} (must): passed -> inconcl"),
-        (PASSED_MUST, FAILED_SHOULD, "must", 0, "{should} (should): not run -> failed"),
-        (PASSED_MUST, FAILED_SHOULD, "must", 0, "{must} (must): passed -> not run"),
+        (FAILED_MUST, FAILED_SHOULD, "must", 0, "{should} (should): not run -> failed"),
+        (PASSED_MUST, FAILED_SHOULD, "must", 1, "REGRESSION {must} (must): passed -> not run"),
         (
             FAILED_MUST,
             FAILED_MUST,
@@ -550,6 +550,7 @@ def test_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("[]", "not a report"),
         ('{"rules": []}', "not a report"),
         ('{"schema_version": 2, "executor": {}, "rules": []}', "schema version 2 is not supported"),
+        ('{"schema_version": 1, "executor": {}, "rules": []}', "missing: suite, machine"),
         (None, "cannot read"),
     ],
 )

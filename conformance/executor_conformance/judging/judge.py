@@ -37,7 +37,7 @@ class Judge:
         ``inconclusive``.  Other rules take as long as they need: a slow executor is not a broken one.
     :param replaying: a failure stands as it is, whatever explains it.
     :param background: runs long rules while others run; ``None``: every rule runs in order.
-    :param secrets: texts that no message may show.
+    :param hide: removes from a text what no message may show.
     """
 
     run: Callable[[Rule], Finding]
@@ -49,7 +49,7 @@ class Judge:
     time_limit_s: float = float("inf")
     replaying: bool = False
     background: Background | None = None
-    secrets: frozenset[str] = frozenset()
+    hide: Callable[[str], str] = str
     _undecided: list[str] = field(default_factory=list)
 
     @functools.cached_property
@@ -114,7 +114,7 @@ class Judge:
             finding = self._finding_on(rule)
         except Exception as error:
             finding = internal_error(error)
-        return printable(finding, self.secrets)
+        return printable(finding, self.hide)
 
     def _finding_on(self, rule: Rule) -> Finding:
         finding = self._without_running(rule)

@@ -121,6 +121,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if config.option.explain is None and not config.option.conformance_rules:
         return None
+    _refuse_options_without_effect(config, "with --explain or --conformance-rules")
     if config.option.explain is not None and config.option.conformance_rules:
         raise pytest.UsageError("--explain shows one rule and --conformance-rules lists all; use one of them")
     from executor_conformance.plugin import explain
@@ -134,10 +135,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.explain is not None or option.conformance_rules:
         return
     if not _judges_an_executor(config):
-        for name in _ONLY_WITH_EXECUTOR:
-            if getattr(option, name) is not None:
-                raise pytest.UsageError(f"--{name.replace('_', '-')} has no effect without --executor")
+        if not config.getini("executor"):
+            _refuse_options_without_effect(config, "without --executor")
         return
+    if len(executors := [word for word in _words(config) if word.partition("=")[0] == "--executor"]) > 1:
+        raise pytest.UsageError(f"--executor is given {len(executors)} times; judge one executor in each run")
     if sys.platform != "linux":
         raise pytest.UsageError(
             "--executor needs Linux: subreapers, parent-death signals, pidfds and /proc contain an executor "
@@ -163,3 +165,16 @@ def _judges_an_executor(config: pytest.Config) -> bool:
     from executor_conformance.plugin.selection import names_rules
 
     return config.args_source is not config.ArgsSource.ARGS or names_rules(config.args)
+
+
+def _words(config: pytest.Config) -> list[str]:
+    """What the user typed, without what an ini file or the environment adds."""
+    return [str(word) for word in config.invocation_params.args]
+
+
+def _refuse_options_without_effect(config: pytest.Config, when: str) -> None:
+    given = {word.partition("=")[0] for word in _words(config)}
+    for name in _ONLY_WITH_EXECUTOR:
+        flag = f"--{name.replace('_', '-')}"
+        if flag in given:
+            raise pytest.UsageError(f"{flag} has no effect {when}")

@@ -16,15 +16,17 @@ The list is TOML:
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
 
 from executor_conformance.rules import Rule, UnknownRule, find
 from executor_conformance.verdicts import Finding, Verdict
@@ -37,6 +39,7 @@ else:
 _TEXTS = ("rule", "reason", "link", "when", "versions")
 _KEYS = (*_TEXTS, "expires")
 _LONGEST_REASON = 200
+_HEAD = re.compile(r"\s*\[\[\s*known_failure\s*\]\]")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class KnownFailure:
         return not self.versions or (bool(version) and SpecifierSet(self.versions).contains(version, True))
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """What no two entries of a list have in common."""
+        return self.rule, self.when, self.versions
+
+    @property
     def has_expired(self) -> bool:
         """Whether its last day is over."""
         return self.expires is not None and datetime.date.today() > self.expires
@@ -94,10 +102,9 @@ def read(path: str) -> tuple[KnownFailure, ...]:
     known: dict[tuple[str, str, str], KnownFailure] = {}
     for number, entry in enumerate(entries, 1):
         failure = _entry(f"{option}, entry {number}", entry)
-        condition = failure.rule, failure.when, failure.versions
-        if condition in known:
+        if failure.key in known:
             raise pytest.UsageError(f"{option}, entry {number}: {failure.rule!r} is listed twice")
-        known[condition] = failure
+        known[failure.key] = failure
     return tuple(known.values())
 
 
@@ -116,11 +123,12 @@ def _entry(where: str, entry: Any) -> KnownFailure:
             raise pytest.UsageError(f"{where}: {key} is missing")
     try:
         find(entry["rule"])
-        failure = KnownFailure(**entry)
-        failure.fits("any 1.0")
-    except (UnknownRule, InvalidMarker, UndefinedEnvironmentName, InvalidSpecifier) as error:
+        if "when" in entry:
+            Marker(entry["when"]).evaluate()
+        SpecifierSet(entry.get("versions", ""))
+    except (UnknownRule, ValueError) as error:  # packaging has several kinds of ValueError
         raise pytest.UsageError(f"{where}: {' '.join(str(error).split())}") from None
-    return failure
+    return KnownFailure(**entry)
 
 
 def in_force(entries: Iterable[KnownFailure], distribution: str | None) -> dict[str, KnownFailure]:
@@ -135,63 +143,85 @@ def remarks(
     lines = []
     for entry in entries:
         finding = findings.get(entry.rule)
-        if entry.fits(distribution) and finding is not None:
+        if finding is None:
+            continue
+        if entry.versions and distribution is None:
+            lines.append(
+                f"UNUSED known failure: {entry.rule}: the executor has no distribution, and so no version"
+            )
+        elif entry.fits(distribution):
             if entry.has_expired:
-                lines.append(f"EXPIRED known failure: {entry.rule}: on {entry.expires} ({entry})")
+                lines.append(f"EXPIRED known failure: {entry.rule}: expired on {entry.expires} ({entry})")
             elif finding.verdict is Verdict.NOT_APPLICABLE:
                 lines.append(f"UNNEEDED known failure: {entry.rule}: not applicable: {finding.actual}")
     return lines
 
 
-def missing_requirement() -> str | None:
-    """What has to be installed before a list can be updated, or ``None``."""
-    try:
-        import tomlkit  # noqa: F401
-    except ImportError:
-        return "pip install 'executor-conformance[update]'"
-    return None
+def update(path: str, findings: Iterable[tuple[Rule, Finding]], known: Mapping[str, KnownFailure]) -> str:
+    """Add what failed to the list, and remove what passed; everything else stays as it is, comments too.
 
-
-def update(path: str, findings: Iterable[tuple[Rule, Finding]]) -> str:
-    """Add what failed to the list and remove what passed; comments and other entries stay as they are.
-
+    :param known: rule id -> the entry that applied to the run.
     :returns: what was done.
     """
-    import tomlkit
-    import tomlkit.items
-
-    text = ""
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    document = tomlkit.parse(text)
-    entries = document.get("known_failure")
-    if entries is None:
-        entries = document["known_failure"] = tomlkit.aot()
-    added, passed = [], set()
+    entries = read(path) if os.path.exists(path) else ()
+    blocks = _blocks(path)
+    removed, added = [], []
     for rule, finding in findings:
         if finding.verdict is Verdict.UNEXPECTED_PASS:
-            passed.add(rule.id)
-        elif finding.verdict is Verdict.FAILED:
-            added.append(rule.id)
-            entry = tomlkit.table()
-            entry["rule"], entry["reason"] = rule.id, finding.actual[:_LONGEST_REASON] or "no reason is known"
-            entries.append(entry)
-    for index in reversed(range(len(entries))):
-        if entries[index]["rule"] in passed:
-            del entries[index]
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(tomlkit.dumps(document))
-    return f"{path}: {len(added)} known failures added, {len(passed)} removed"
+            removed.append(1 + entries.index(known[rule.id]))
+        elif finding.verdict is Verdict.FAILED and KnownFailure(rule.id, "").key not in {
+            e.key for e in entries
+        }:
+            reason = finding.actual[:_LONGEST_REASON] or "no reason is known"
+            added.append(f"\n[[known_failure]]\nrule = {_quoted(rule.id)}\nreason = {_quoted(reason)}\n")
+    kept = [block for index, block in enumerate(blocks) if index not in removed]
+    text = "".join([*kept, *added]).lstrip("\n")
+    tomllib.loads(text)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(f"{path}.new", path)
+    return f"{path}: {_entries(len(added))} added, {_entries(len(removed))} removed"
 
 
-def as_updated(findings: Iterable[tuple[Rule, Finding]]) -> tuple[tuple[Rule, Finding], ...]:
-    """The findings as they are with the updated list."""
-    after = {Verdict.FAILED: Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_PASS: Verdict.PASSED}
-    return tuple(
-        (rule, replace(finding, verdict=after.get(finding.verdict, finding.verdict)))
-        for rule, finding in findings
-    )
+def check_updatable(path: str) -> None:
+    """Check that a list can be updated, before anything is run.
+
+    :raises pytest.UsageError: it cannot be written, or its entries cannot be told apart.
+    """
+    option = f"--conformance-known-failures-update: {path!r}"
+    if os.path.exists(path) and len(_blocks(path)) != len(read(path)) + 1:
+        raise pytest.UsageError(f"{option} cannot be updated; write each entry as a [[known_failure]] table")
+    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        raise pytest.UsageError(f"{option} is not writable")
+
+
+def _blocks(path: str) -> list[str]:
+    """The text of the list in parts: what comes before the entries, and each entry with its comments."""
+    if not os.path.exists(path):
+        return [""]
+    with open(path, encoding="utf-8") as file:
+        lines = file.readlines()
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if _HEAD.match(line):
+            above: list[str] = []  # comments directly above an entry belong to it, but those of the file stay
+            while (
+                blocks[-1] and blocks[-1][-1].lstrip().startswith("#") and len(blocks) + len(blocks[-1]) > 2
+            ):
+                above.insert(0, blocks[-1].pop())
+            blocks.append(above)
+        blocks[-1].append(line)
+    return ["".join(block) for block in blocks]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
 
 
 def apply_known_failures(known: Mapping[str, KnownFailure], rule_id: str, finding: Finding) -> Finding:

@@ -7,13 +7,13 @@ pytest knows passed, failed and skipped.  A finding is a failure for pytest only
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 from _pytest.junitxml import xml_key  # the fixture for global properties needs a test
 
 from executor_conformance.report import counts
-from executor_conformance.rules import Rule, find
+from executor_conformance.rules import Rule, catalogue, find
 from executor_conformance.verdicts import Finding, Verdict
 
 #: The category, the letter and the word of a finding that neither passed nor failed.
@@ -29,21 +29,32 @@ _UNCOUNTED = {
 }
 
 
-def settle(report: pytest.TestReport, rule: Rule, finding: Finding, level: str) -> None:
+def settle(
+    report: pytest.TestReport, rule: Rule, finding: Finding, level: str, selected: Collection[str]
+) -> None:
     """Give a report the outcome of the finding, and the finding itself.
 
     :param level: which rules count, ``must`` or ``should``.
+    :param selected: ids of the rules of this run.  A failure of another one has no report of its own, so the
+        rule that it blocks stands for it.
     """
     # As text, because pytest-xdist carries few types, and not even every string.
     data = json.dumps(finding.as_dict(), default=str)
-    report.conformance = {"rule": rule.id, "finding": data, "counts": counts(rule, level)}  # type: ignore[attr-defined]
-    if finding.verdict is Verdict.INCONCLUSIVE and counts(rule, level):
+    report.conformance = {"rule": rule.id, "finding": data, "counts": counts(rule.level, level)}  # type: ignore[attr-defined]
+    if finding.verdict is Verdict.INCONCLUSIVE and counts(rule.level, level):
         report.outcome = "failed"
         report.longrepr = f"{rule.id} ({rule.level}): inconclusive: {finding.message}"
+    elif finding.verdict is Verdict.BLOCKED and _is_elsewhere(finding.blocked_by, level, selected):
+        report.outcome = "failed"
+        report.longrepr = f"{rule.id} ({rule.level}): {finding.message}"
     elif finding.verdict is Verdict.KNOWN_FAILURE:
         _excuse(report, f"known failure: {finding.known}")
-    elif finding.verdict is Verdict.FAILED and not counts(rule, level):
+    elif finding.verdict is Verdict.FAILED and not counts(rule.level, level):
         _excuse(report, f"a {rule.level} rule, which does not count at level {level}: {finding.message}")
+
+
+def _is_elsewhere(rule_id: str, level: str, selected: Collection[str]) -> bool:
+    return rule_id not in selected and rule_id in catalogue() and counts(find(rule_id).level, level)
 
 
 def _excuse(report: pytest.TestReport, reason: str) -> None:

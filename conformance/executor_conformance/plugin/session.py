@@ -12,7 +12,6 @@ import platform
 import random
 import shlex
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
@@ -28,7 +27,6 @@ from executor_conformance.harness.scratch import new_folder
 from executor_conformance.harness.target import Target, TargetError, import_target, late_target
 from executor_conformance.judging.background import Background
 from executor_conformance.judging.judge import Judge
-from executor_conformance.judging.outcome import without_secrets
 from executor_conformance.judging.runner import Runner, usual_time_limit_s
 from executor_conformance.judging.store import VerdictStore
 from executor_conformance.plugin import github, header, known_failures, outcomes, replays, terminal
@@ -111,6 +109,7 @@ class ConformanceSession:
         self.settings = settings
         self.findings: dict[str, Finding] = {}
         self._started, self._began = datetime.now(timezone.utc), monotonic()
+        self._report: Report | None = None
         self._remarks: list[str] = []
         self._annotations: list[str] = []
         self.rules_failed = 0
@@ -124,7 +123,7 @@ class ConformanceSession:
         worker_input = getattr(config, "workerinput", None)
         for level in Level:
             config.addinivalue_line("markers", f"{level}: rules of level {level}")
-        self.named = take_named_rules(config.args)
+        self.named = frozenset() if config.option.pyargs else take_named_rules(config.args)
         if worker_input is not None:
             self._join(worker_input["executor_conformance"])
         elif not config.option.collectonly:
@@ -161,7 +160,7 @@ class ConformanceSession:
                 raise TargetError(f"--executor={self.settings.executor!r}: {self._folder_is_gone()}")
         except (TargetError, AdapterError) as error:
             self._clean()
-            raise pytest.UsageError(without_secrets(str(error), self.settings.secrets)) from None
+            raise pytest.UsageError(self.settings.secrets.hide(str(error))) from None
         except BaseException:
             self._clean()
             raise
@@ -255,7 +254,7 @@ class ConformanceSession:
             time_limit_s=self.settings.time_limit_s or usual_time_limit_s(context.budgets),
             replaying=self.settings.replay is not None,
             background=self._background,
-            secrets=self.settings.secrets,
+            hide=self.settings.secrets.hide,
         )
 
     def _option(self, name: str) -> Any:
@@ -336,7 +335,7 @@ class ConformanceSession:
             level = (
                 "should" if self._option("usepdb") else self.settings.level
             )  # --pdb stops at every failure
-            outcomes.settle(report, item.rule, item.finding, level)
+            outcomes.settle(report, item.rule, item.finding, level, self._selected)
             # pytest writes them to JUnit files.
             item.user_properties += [
                 ("level", item.rule.level.value),
@@ -374,7 +373,7 @@ class ConformanceSession:
             target=self.settings.executor,
             adapter=self.discovery.family,
             distribution=self.discovery.distribution,
-            options=self.settings.shown_options(),
+            options=self.settings.secrets.shown(self.settings.options),
             machine={
                 "python": platform.python_version(),
                 "platform": platform.platform(),
@@ -388,7 +387,7 @@ class ConformanceSession:
             started=self._started.isoformat(timespec="seconds"),
             duration_s=monotonic() - self._began,
             command=shlex.join(
-                ["pytest", *self.settings.as_arguments(), f"--conformance-seed={self.seed}"],
+                ["pytest", *self.settings.as_arguments(whole=True), f"--conformance-seed={self.seed}"]
             ),
             interrupted=interrupted,
             tasks=self.discovery.facts.location,
@@ -398,12 +397,13 @@ class ConformanceSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if hasattr(self.config, "workerinput") or self.config.option.collectonly or self._refused:
+        if hasattr(self.config, "workerinput") or self.config.option.collectonly:
+            return
+        if self._refused or exitstatus == pytest.ExitCode.USAGE_ERROR:
             return
         # Hypothesis calls gc.get_referrers(), which does not see frozen objects.
         gc.unfreeze()
-        interrupted = exitstatus not in _FINISHED
-        report = self.report(interrupted)
+        report = self._report = self.report(interrupted=self._was_interrupted(session, exitstatus))
         outcomes.add_properties(
             self.config,
             {
@@ -429,17 +429,24 @@ class ConformanceSession:
         self._remarks += known_failures.remarks(
             self.settings.known_failures, self.discovery.distribution, by_id
         )
-        if not interrupted:
+        if not report.interrupted:
             others_failed = session.testsfailed > self.rules_failed
             green = report.green
             if self.settings.update:
-                self._remarks.append(known_failures.update(self.settings.update, report.findings))
-                green = replace(report, findings=known_failures.as_updated(report.findings)).green
+                self._remarks.append(
+                    known_failures.update(self.settings.known_failures_path, report.findings, self._known)
+                )
             if self.settings.certify and (objection := report.objection_to_certificate()):
                 self._remarks.append(f"NOT CERTIFIED: {objection}")
                 green = False
             ok = green and not others_failed
             session.exitstatus = pytest.ExitCode.OK if ok else pytest.ExitCode.TESTS_FAILED
+
+    @staticmethod
+    def _was_interrupted(session: pytest.Session, exitstatus: int) -> bool:
+        """Whether the run did not end by itself.  With pytest-xdist, ``-x`` looks like an interruption."""
+        most = session.config.getoption("maxfail", 0)
+        return exitstatus not in _FINISHED and not 0 < most <= session.testsfailed
 
     def _write_replays(self, report: Report) -> None:
         if self.settings.replay is not None:
@@ -459,9 +466,8 @@ class ConformanceSession:
                     )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        if not self.config.option.collectonly and not self._refused:
-            report = self.report(exitstatus not in _FINISHED)
-            terminal.summarize(terminalreporter, report, self.settings, remarks=self._remarks)
+        if self._report is not None:
+            terminal.summarize(terminalreporter, self._report, self.settings, remarks=self._remarks)
             for annotation in self._annotations:
                 terminalreporter.write_line(annotation)
 

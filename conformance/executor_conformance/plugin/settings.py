@@ -6,24 +6,22 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pytest
 
 from executor_conformance.harness.context import DEFAULT_PROGRAMS
 from executor_conformance.plugin import LEVELS, known_failures, replays, selection
+from executor_conformance.plugin.secrets import HIDDEN, Secrets
 from executor_conformance.report import WRITERS, html_format
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-_SHORTEST_SECRET = 4
-#: A part of an option's name that says that the value is secret.
-_SECRET = frozenset({"token", "password", "passwd", "secret", "key", "credentials"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ class Settings:
     programs: int
     replay: replays.Replay | None
     redact: tuple[str, ...] = ()
-    update: str = ""
+    known_failures_path: str = ""
+    update: bool = False
     certify: bool = False
 
     @classmethod
@@ -72,7 +71,11 @@ class Settings:
         if listed is None and config.getini("conformance_known_failures"):
             listed = str(folder / config.getini("conformance_known_failures"))
         if option.conformance_known_failures_update:
-            _check_update(listed)
+            if listed is None:
+                raise pytest.UsageError(
+                    "--conformance-known-failures-update needs --conformance-known-failures=FILE"
+                )
+            known_failures.check_updatable(listed)
         return cls(
             executor=executor,
             options=_options(options),
@@ -85,69 +88,56 @@ class Settings:
             seed=_number("--conformance-seed", option.conformance_seed or config.getini("conformance_seed")),
             programs=_programs(option.conformance_programs or config.getini("conformance_programs")),
             replay=replay,
-            update=os.path.abspath(listed) if listed and option.conformance_known_failures_update else "",
-            certify=option.certify,
-            redact=tuple(option.conformance_redact or config.getini("conformance_redact")),
+            known_failures_path=listed or "",
+            update=bool(option.conformance_known_failures_update),
+            certify=bool(option.certify),
+            redact=_redact(
+                [*config.getini("conformance_redact"), *(option.conformance_redact or ())], options
+            ),
         )
 
-    def _is_secret(self, name: str) -> bool:
-        return name in self.redact or any(part in _SECRET for part in name.lower().split("_"))
-
-    @property
-    def secrets(self) -> frozenset[str]:
-        """Texts that no output may show: the values of options such as ``api_token``."""
-        secret = {name: value for name, value in self.options.items() if self._is_secret(name)}
-        # A text that is too short would be found everywhere, so only the whole argument is hidden.
-        arguments = {f"{name}={value!r}" for name, value in secret.items() if not any(_texts(value))}
-        return frozenset(text for value in secret.values() for text in _texts(value)) | arguments
-
-    def shown_options(self) -> dict[str, Any]:
-        """The options as reports show them."""
-        return {name: "***" if self._is_secret(name) else value for name, value in self.options.items()}
+    @cached_property
+    def secrets(self) -> Secrets:
+        """The options that no output may show, such as ``api_token``."""
+        return Secrets(self.options, self.redact)
 
     def open_options(self) -> list[str]:
         """The options as they were given, without the secret ones."""
-        return [line for line in self.options_as_given if not self._is_secret(line.partition("=")[0].strip())]
+        return [line for line in self.options_as_given if self.secrets.shown_line(line) == line]
 
-    def as_arguments(self) -> list[str]:
-        """The command-line arguments that name the same executor again."""
+    def as_arguments(self, *, whole: bool = False) -> list[str]:
+        """The command-line arguments that name the same executor again.
+
+        :param whole: also those by which the verdict may differ.
+        """
         words = [f"--executor={self.executor}"]
         if self.adapter:
             words.append(f"--executor-adapter={self.adapter}")
-        for line in self.options_as_given:
-            name = line.partition("=")[0].strip()
-            words.append(
-                f"--executor-option={name}=***" if self._is_secret(name) else f"--executor-option={line}"
-            )
+        words += [f"--executor-option={self.secrets.shown_line(line)}" for line in self.options_as_given]
+        if whole and self.level != LEVELS[0]:
+            words.append(f"--conformance-level={self.level}")
+        if whole and self.programs != DEFAULT_PROGRAMS:
+            words.append(f"--conformance-programs={self.programs}")
+        if whole and self.known_failures_path:
+            words.append(f"--conformance-known-failures={self.known_failures_path}")
         return words
+
+
+def _redact(names: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
+    given = {line.partition("=")[0].strip() for line in options}
+    for name in names:
+        if name not in given:
+            near = difflib.get_close_matches(name, given, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise pytest.UsageError(
+                f"--conformance-redact={name!r}: there is no --executor-option={name}{hint}"
+            )
+    return tuple(names)
 
 
 def _is_there(path: str, option: Any) -> bool:
     """Whether there is a list to be read; the first update makes it."""
     return os.path.exists(path) or not option.conformance_known_failures_update
-
-
-def _check_update(path: str | None) -> None:
-    option = "--conformance-known-failures-update"
-    if path is None:
-        raise pytest.UsageError(f"{option} needs --conformance-known-failures=FILE")
-    if remedy := known_failures.missing_requirement():
-        raise pytest.UsageError(f"{option} needs tomlkit: {remedy}")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise pytest.UsageError(f"{option}: {path!r} is not writable")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value by which a message could show it."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif len(text := str(value)) >= _SHORTEST_SECRET and not isinstance(value, bool):
-        yield text
-        yield repr(text)[1:-1]
 
 
 def _options(lines: list[str]) -> dict[str, Any]:
@@ -170,9 +160,10 @@ def _options(lines: list[str]) -> dict[str, Any]:
             if re.fullmatch(r"[A-Za-z_/.][\w./:@%+-]*", text) and "\n" not in text:
                 options[key] = text
                 continue
+            shown = HIDDEN if Secrets({}).is_secret(key) else text
             raise pytest.UsageError(
-                f"--executor-option={line!r}: {text!r} is not a TOML value ({error}); quote a string, "
-                f"""as in --executor-option='{key}="{text}"'"""
+                f"--executor-option={f'{key}={shown}'!r}: {shown!r} is not a TOML value ({error}); quote a "
+                f"""string, as in --executor-option='{key}="{shown}"'"""
             ) from None
     return options
 

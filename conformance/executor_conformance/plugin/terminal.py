@@ -111,7 +111,7 @@ def _write_failure(
     consequence = f"; blocks {blocks} rule{'s' * (blocks > 1)}" if blocks else ""
     head = f"FAILED {rule.id} ({rule.level}{consequence})"
     if reporter.verbosity < 0:
-        reporter.write_line(f"{head}: {plain(finding.message)}", red=True)
+        reporter.write_line(f"{head}: {' '.join(plain(finding.message).split())}", red=True)
         return
     reporter.write_line(head, red=True, bold=True)
     for line in _core(rule, finding, settings):
@@ -199,7 +199,7 @@ _OWN_FRAMES = (
 
 
 def _digest(evidence: str, *, whole: bool) -> list[str]:
-    """The most telling lines of the evidence: the first stacks, or else the end of a traceback."""
+    """The most useful lines of the evidence: the first stacks, or else the end of a traceback."""
     lines = [line for line in evidence.splitlines() if line.strip()]
     if whole:
         return lines

@@ -19,9 +19,9 @@ AGAINST = frozenset({Verdict.FAILED, Verdict.KNOWN_FAILURE, Verdict.UNEXPECTED_P
 _BY_LEVEL = (Verdict.FAILED, Verdict.INCONCLUSIVE)
 
 
-def counts(rule: Rule, level: str) -> bool:
-    """Whether the rule counts for the verdict of a run at this level."""
-    return rule.level is Level.MUST or (rule.level is Level.SHOULD and level == "should")
+def counts(level_of_rule: str, level: str) -> bool:
+    """Whether rules of a level count for the verdict of a run at this level."""
+    return level_of_rule == Level.MUST or (level_of_rule == Level.SHOULD and level == Level.SHOULD)
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,18 @@ class Report:
 
     def _against(self) -> frozenset[Verdict]:
         """Which verdicts of rules of the level count against the executor."""
-        return AGAINST & {finding.verdict for rule, finding in self.findings if counts(rule, self.level)}
+        return AGAINST & {
+            finding.verdict for rule, finding in self.findings if counts(rule.level, self.level)
+        }
 
     def _why_no_verdict(self) -> str:
         if self.interrupted:
             return "interrupted"
+        nothing = self._why_nothing_was_judged()
         if not self.complete:
-            return f"{len(self.findings)} of {self.all_rules} rules"
-        return self._why_nothing_was_judged()
+            ran = f"{len(self.findings)} of {self.all_rules} rules"
+            return f"{ran}, and {nothing}" if nothing else ran
+        return nothing
 
     def _why_nothing_was_judged(self) -> str:
         if not any(finding.verdict in JUDGED for _, finding in self.findings):

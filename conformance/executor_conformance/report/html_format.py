@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from executor_conformance.report.content import AGAINST, chapters, totals
+from executor_conformance.report.content import AGAINST, chapters, counts, totals
 from executor_conformance.rules import Level
 from executor_conformance.verdicts import Verdict
 
@@ -71,7 +71,7 @@ def _failures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             **rule,
             "blocks": blocked[rule["id"]],
-            "counts": rule["level"] == Level.MUST or rule["level"] == data["level"],
+            "counts": counts(rule["level"], data["level"]),
             "timeline": rule.get("timeline", []),
         }
         for rule in data["rules"]

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from executor_conformance.rules import Level
+from executor_conformance.report.content import counts
+from executor_conformance.report.json_format import schema
 from executor_conformance.verdicts import Verdict
 
 _VERSION = 1
-#: Verdicts of a rule that the executor no longer keeps, if it kept it before.
+#: Verdicts of a rule that the executor no longer satisfies, if it did before.
 _LOST = (Verdict.FAILED, Verdict.BLOCKED)
 _SYMBOLS = {
     Verdict.PASSED: "✓",
@@ -24,7 +25,7 @@ _SYMBOLS = {
 
 
 class NotAReport(ValueError):
-    """A file is no JSON report of the suite; the text says why."""
+    """A file is not a JSON report of the suite; the text says why."""
 
 
 def read(path: str) -> dict[str, Any]:
@@ -38,37 +39,43 @@ def read(path: str) -> dict[str, Any]:
             data = json.load(file)
     except ValueError as error:
         raise NotAReport(f"{path}: not JSON: {error}") from None
-    if not isinstance(data, dict) or not {"schema_version", "executor", "rules"} <= data.keys():
+    if not isinstance(data, dict) or "schema_version" not in data:
         raise NotAReport(f"{path}: not a report; --conformance-report=PATH.json writes one")
     if data["schema_version"] != _VERSION:
         raise NotAReport(
             f"{path}: schema version {data['schema_version']!r} is not supported, only {_VERSION}"
         )
+    if missing := [key for key in schema()["required"] if key not in data]:
+        raise NotAReport(f"{path}: not a whole report; missing: {', '.join(missing)}")
     return data
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
     """Each rule whose verdict changed, in the order of the report: whether it is a regression, and a line.
 
-    A regression is a rule of the level of the newer report that passed and now fails or is blocked.
+    A regression is a rule that counts at the level of the newer report, passed before, and now fails, is
+    blocked or did not run.  Another version of the suite may have other rules.
     """
+    same_suite = old["suite"] == new["suite"]
     before = {rule["id"]: rule for rule in old["rules"]}
     for rule in new["rules"]:
         earlier = before.pop(rule["id"], None)
         was = "not run" if earlier is None else earlier["verdict"]
         if was == rule["verdict"]:
             continue
-        counted = rule["level"] == Level.MUST or new["level"] == rule["level"]
+        counted = counts(rule["level"], new["level"])
         is_regression = was == Verdict.PASSED and rule["verdict"] in _LOST and counted
         line = f"{rule['id']} ({rule['level']}): {_shown(was)} -> {_shown(rule['verdict'])}"
         yield is_regression, f"{line}: {rule['message']}" if rule["message"] else line
     for rule in before.values():
-        yield False, f"{rule['id']} ({rule['level']}): {_shown(rule['verdict'])} -> not run"
+        lost = rule["verdict"] == Verdict.PASSED and counts(rule["level"], new["level"])
+        yield same_suite and lost, f"{rule['id']} ({rule['level']}): {_shown(rule['verdict'])} -> not run"
 
 
 def matrix(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The lines of a Markdown table: rules by executors."""
     names = [report["executor"]["target"].replace("|", "\\|") for report in reports]
+    names = [name if names.count(name) == 1 else f"{name} #{n}" for n, name in enumerate(names, 1)]
     yield "| rule | level | " + " | ".join(f"`{name}`" for name in names) + " |"
     yield "|---|---|" + ":-:|" * len(reports)
     yield "| **verdict** | | " + " | ".join(report["verdict"] for report in reports) + " |"
