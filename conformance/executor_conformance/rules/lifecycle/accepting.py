@@ -19,7 +19,8 @@ def submit_before_start_loses_no_task(trial: Trial) -> None:
     Why: a task accepted by an executor that is not running is easily lost, and the scheduler waits for it.
     Likely causes: the task goes to a queue that ``start()`` replaces; the executor does not check whether it
     has been started; it stores the task before it raises.
-    Origin: the contract; Airflow 2.11's LocalExecutor loses such a task, Airflow 3.3 and APScheduler run it.
+    Origin: the contract: an accepted task has exactly one terminal event; Airflow and APScheduler keep such a
+    task and run it later.
     """
     for priority in trial.build(slots=1).ways_to_submit:
         subject = trial.build(slots=1)
