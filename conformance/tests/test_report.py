@@ -450,6 +450,8 @@ def test_html_page_shows_the_failures_first_and_loads_nothing() -> None:
     assert not re.findall(r'(?:src|href)="(?!https://github\.com/|#|data:,)[^"]*"', text)
     assert "url(" not in text
     assert "``" not in text
+    for target in re.findall(r'href="#([^"]+)"', text):  # without JavaScript, too
+        assert f'id="{target}"' in text
 
 
 def test_html_page_links_the_reports_that_a_rule_comes_from() -> None:
