@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -18,6 +19,7 @@ import jsonschema
 import pytest
 
 from executor_conformance.__main__ import main
+from executor_conformance.harness.timing import distribution
 from executor_conformance.report import WRITERS, Report, totals
 from executor_conformance.report.json_format import schema
 from executor_conformance.rules import CHAPTERS, Level, Rule, catalogue
@@ -452,6 +454,36 @@ def test_html_page_shows_the_failures_first_and_loads_nothing() -> None:
     assert "``" not in text
     for target in re.findall(r'href="#([^"]+)"', text):  # without JavaScript, too
         assert f'id="{target}"' in text
+
+
+def test_html_page_draws_measurements() -> None:
+    queued = distribution([0.0001] * 8 + [0.003])
+    findings = {
+        rule: Finding(Verdict.PASSED, measurements=measured)
+        for rule, measured in zip(
+            rules_of(Level.MUST),
+            (
+                {"queued_time": queued, "budget_s": 0.1},
+                {"queued_time": queued},
+                {"bytes": [41_000_000, 42_000_000, 42_000_000]},
+                {"objects": [7, 7, 7]},
+                {"tasks": 300, "bytes": [1]},
+            ),
+            strict=False,
+        )
+    }
+    text = WRITERS[".html"](report_of(*findings.items()).as_dict())
+    assert text.count("<svg") == 4
+    assert text.count('class="budget"') == 1
+    assert "9 samples: median 100 µs, p95 3 ms, maximum 3 ms; budget 100 ms" in text
+    assert "3 samples: 41.0 MB at first, 42.0 MB at last" in text
+    for svg in re.findall(r"<svg.*?</svg>", text):
+        drawing = ElementTree.fromstring(svg)
+        for bar in drawing.iter("rect"):
+            assert 0 <= float(bar.get("x", "")) <= 480
+            assert float(bar.get("height", "")) > 0
+        for mark in drawing.iter("line"):
+            assert 64 <= float(mark.get("x1", "")) <= 480
 
 
 def test_html_page_links_the_reports_that_a_rule_comes_from() -> None:

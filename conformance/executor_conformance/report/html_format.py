@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from executor_conformance.report.content import AGAINST, chapters, counts, totals
+from executor_conformance.report.plots import plots
 from executor_conformance.rules import Level
 from executor_conformance.verdicts import Verdict
 
@@ -56,6 +57,7 @@ def write(data: Mapping[str, Any]) -> str:
         shown_above={rule["id"] for rule in failures},
         chapters=chapters(data),
         verdicts=verdicts,
+        plots=[(plot, markupsafe.Markup(plot.svg)) for plot in plots(data["rules"])],
         filters={
             "verdict": verdicts,
             "level": [level.value for level in Level],
