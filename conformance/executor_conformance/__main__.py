@@ -11,7 +11,7 @@ from typing import IO, NoReturn
 
 from executor_conformance.history import airflow
 from executor_conformance.history.checker import HistoryChecker, Kind, NotAnEventLog, check_lines
-from executor_conformance.report import WRITERS, html_format, reading
+from executor_conformance.report import WRITERS, badge, html_format, reading
 
 #: As for pytest: the input is wrong.
 _USAGE_ERROR = 4
@@ -65,6 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     convert.add_argument("file", metavar="REPORT", help="as --conformance-report=PATH.json wrote it")
     convert.add_argument("--to", choices=("md", "html", "json"), default="md", help="default: %(default)s")
     convert.set_defaults(run=_report)
+    picture = commands.add_parser(
+        "badge",
+        help="make a badge for a README",
+        description="Write a badge to standard output: SVG, or JSON for an endpoint badge of shields.io.",
+    )
+    picture.add_argument("file", metavar="REPORT")
+    picture.add_argument("--to", choices=("svg", "json"), default="svg", help="default: %(default)s")
+    picture.set_defaults(run=_badge)
     diff = commands.add_parser(
         "diff",
         help="compare two JSON reports",
@@ -134,6 +142,12 @@ def _report(given: argparse.Namespace) -> int:
         print(f"executor-conformance: HTML reports need Jinja2: {remedy}", file=sys.stderr)
         return _USAGE_ERROR
     print(WRITERS[f".{given.to}"](data), end="")
+    return 0
+
+
+def _badge(given: argparse.Namespace) -> int:
+    data = reading.read(given.file)
+    print(badge.as_svg(data) if given.to == "svg" else badge.as_endpoint(data), end="")
     return 0
 
 

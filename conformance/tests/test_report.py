@@ -578,6 +578,31 @@ def test_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("findings", "message", "color"),
+    [
+        ((PASSED_MUST, given(Level.SHOULD, Verdict.NOT_APPLICABLE)), "must, 1 of 1 rules", "brightgreen"),
+        ((PASSED_MUST, FAILED_MUST), "not conformant, 1 of 2 rules", "red"),
+        ((), "no verdict", "lightgrey"),
+    ],
+)
+def test_badge(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    findings: tuple[tuple[Rule, Finding], ...],
+    message: str,
+    color: str,
+) -> None:
+    path = written(tmp_path / "r.json", *findings)
+    assert main(["badge", path, "--to", "json"]) == 0
+    endpoint = json.loads(capsys.readouterr().out)
+    assert (endpoint["schemaVersion"], endpoint["color"]) == (1, color)
+    assert endpoint["message"].startswith(message)
+    assert main(["badge", path]) == 0
+    picture = ElementTree.fromstring(capsys.readouterr().out)
+    assert [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")][1] == endpoint["message"]
+
+
+@pytest.mark.parametrize(
     ("text", "error"),
     [
         ("{", "not JSON"),
@@ -588,7 +613,7 @@ def test_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (None, "cannot read"),
     ],
 )
-@pytest.mark.parametrize("command", ["report", "diff", "matrix"])
+@pytest.mark.parametrize("command", ["report", "diff", "matrix", "badge"])
 def test_a_file_that_is_no_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str | None, error: str
 ) -> None:
