@@ -82,6 +82,7 @@ class Performed:
         for line, (at_ns, event) in enumerate([*events, (monotonic_ns(), Event(Kind.ENDED))], 1):
             for violation in checker.take(replace(event, line=line)):
                 self._log_events(events, at_ns, log)
+                log(f"{self._ms(at_ns):8.1f} ms  ! {' '.join(violation.message.split())}")
                 raise RuleViolated(
                     violation.rule,
                     expected="",
@@ -127,13 +128,15 @@ class Performed:
         self, events: Sequence[tuple[int, Event]], until_ns: int, log: Callable[[str], None]
     ) -> None:
         """Add the last events up to this time, of any task, to the timeline."""
-        numbers = {tuple(task.probe.key): task.number for task in self.tasks}
+        names: dict[object, str] = {
+            tuple(task.probe.key): f"task {task.number}, try {task.probe.key.try_number}: "
+            for task in self.tasks
+        }
         before = [(at_ns, event) for at_ns, event in events if at_ns <= until_ns]
         for at_ns, event in before[-_EVENTS_LOGGED:]:
             if event.kind is not Kind.SUBMITTED:
                 text = f"{event.kind} {event.state or ''}".strip()
-                what = f"task {numbers[event.key]}: {text}" if event.key in numbers else text
-                log(f"{self._ms(at_ns):8.1f} ms    {what}")
+                log(f"{self._ms(at_ns):8.1f} ms    {names.get(event.key, '')}{text}")
 
     def _ms(self, at_ns: int) -> float:
         return (at_ns - self.began_ns) / 1e6

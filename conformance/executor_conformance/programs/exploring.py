@@ -93,8 +93,13 @@ def perform(trial: Trial, program: Program, patience: float = 1.0) -> Counterexa
     timeline: tuple[str, ...] = ()
     if os.path.exists(lines):
         with open(lines) as file:
-            timeline = tuple(file.read().splitlines())
+            # Steps are written when they are performed, and the events of the tasks afterwards.
+            timeline = tuple(sorted(file.read().splitlines(), key=_at_ms))
     return _counterexample(program, ended, timeline)
+
+
+def _at_ms(line: str) -> float:
+    return float(line.split()[0])
 
 
 def _as_dict(broken: Broken) -> dict[str, Any]:
