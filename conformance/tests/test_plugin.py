@@ -716,14 +716,16 @@ def test_run_without_applicable_rules_is_not_conformant(judge: Command) -> None:
     assert (judged.status, judged.report["conformant"]) == (1, None)
 
 
-def test_first_failure_that_counts_ends_the_run(judge: Command) -> None:
-    selection = ("--executor=mine:Untidy", "-x", "-k", f"{RULE} or {SHOULD} or {NEGATIVE}")
+@pytest.mark.parametrize("processes", ["-n0", "-n1"])
+def test_first_failure_that_counts_ends_the_run(judge: Command, processes: str) -> None:
+    selection = ("--executor=mine:Untidy", "-x", processes, "-k", f"{RULE} or {SHOULD} or {NEGATIVE}")
     must = judge(*selection)
     assert must.status == 0, must.output
     no_verdict(must, 3)
     should = judge(*selection, "--conformance-level=should")
     assert should.status == 1, should.output
-    assert len(should.rules()) == 2
+    assert should.report["verdict"] == "not conformant"
+    assert 2 <= len(should.rules()) <= 3  # pytest-xdist may have started the next one
 
 
 def test_time_limit_bounds_hangs(judge: Command, pytester: pytest.Pytester) -> None:

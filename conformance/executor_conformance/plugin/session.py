@@ -445,7 +445,7 @@ class ConformanceSession:
     @staticmethod
     def _was_interrupted(session: pytest.Session, exitstatus: int) -> bool:
         """Whether the run did not end by itself.  With pytest-xdist, ``-x`` looks like an interruption."""
-        most = session.config.getoption("maxfail", 0)
+        most = session.config.getoption("maxfail", None) or 0
         return exitstatus not in _FINISHED and not 0 < most <= session.testsfailed
 
     def _write_replays(self, report: Report) -> None:
