@@ -57,22 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     read.add_argument("file", metavar="DATABASE", help="for example airflow.db; it is opened read-only")
     read.set_defaults(run=_history_from_airflow)
-    convert = commands.add_parser(
-        "report",
-        help="show a JSON report in another format",
-        description="Write a JSON report to standard output in another format.",
-    )
-    convert.add_argument("file", metavar="REPORT", help="as --conformance-report=PATH.json wrote it")
-    convert.add_argument("--to", choices=("md", "html", "json"), default="md", help="default: %(default)s")
-    convert.set_defaults(run=_report)
-    picture = commands.add_parser(
-        "badge",
-        help="make a badge for a README",
-        description="Write a badge to standard output: SVG, or JSON for an endpoint badge of shields.io.",
-    )
-    picture.add_argument("file", metavar="REPORT")
-    picture.add_argument("--to", choices=("svg", "json"), default="svg", help="default: %(default)s")
-    picture.set_defaults(run=_badge)
+    for name, formats, run, what in (
+        ("report", ("md", "html", "json"), _report, "show a JSON report in another format"),
+        ("badge", ("svg", "json"), _badge, "make a badge of a JSON report: SVG, or JSON for shields.io"),
+    ):
+        convert = commands.add_parser(name, help=what, description=f"To standard output: {what}.")
+        convert.add_argument("file", metavar="REPORT", help="as --conformance-report=PATH.json wrote it")
+        convert.add_argument("--to", choices=formats, default=formats[0], help="default: %(default)s")
+        convert.set_defaults(run=run)
     diff = commands.add_parser(
         "diff",
         help="compare two JSON reports",

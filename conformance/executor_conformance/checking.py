@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from executor_conformance.report import reading
@@ -46,29 +46,37 @@ def check(
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "report.json")
         command = [
-            *(sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"),
+            *("-q", "-c", os.devnull, "-p", "no:cacheprovider"),
             *(f"--executor={_name(factory)}", f"--conformance-level={level}"),
             *(f"--conformance-report={path}", *arguments, *rules),
         ]
         # Neither pytest's settings of the run that this is part of, nor those of a project, are for this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         environment["PYTHONPATH"] = os.pathsep.join(part or os.getcwd() for part in sys.path)
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        done = run_pytest(command, environment=environment)
         if not os.path.exists(path):
             raise ValueError(done.stdout.strip().removeprefix("ERROR: "))
         report = reading.read(path)
     if done.returncode:
         raise NotConformant(done.stdout, report)
     return report
+
+
+def run_pytest(
+    arguments: Sequence[str], *, environment: Mapping[str, str], folder: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run pytest with this interpreter; its output and errors are in ``stdout``."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 def _name(factory: Callable[..., Any] | str) -> str:

@@ -290,7 +290,7 @@ def _describe_unbuilt(trial: Trial, raised: Raised) -> str:
         known = [name for name in target.parameters() if name != target.parallelism_argument]
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f" (it takes {', '.join(known) or 'none'})"
-        return f"--executor-option={unknown[0]}=...: {target.name} takes no argument {unknown[0]!r}{hint}"
+        return f"--executor-option: {target.name} takes no argument {unknown[0]!r}{hint}"
     return f"--executor={target.spec!r}: it cannot be constructed\n{own_traceback(raised.error)}"
 
 

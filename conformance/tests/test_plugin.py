@@ -1007,6 +1007,13 @@ def test_last_entry_can_be_removed_and_added_again(judge: Command, pytester: pyt
         assert path.read_text().count("[[known_failure]]") == kept
 
 
+def test_comments_at_the_top_of_the_list_stay(judge: Command, pytester: pytest.Pytester) -> None:
+    path = pytester.path / "known.toml"
+    path.write_text(f"# why this list exists\n# and who looks after it{KNOWN}")
+    judge(TARGET, *ONE, "--conformance-known-failures=known.toml", "--conformance-known-failures-update")
+    assert path.read_text() == "# why this list exists\n# and who looks after it\n"
+
+
 def test_expired_entry_is_not_listed_twice(judge: Command, pytester: pytest.Pytester) -> None:
     path = pytester.path / "known.toml"
     path.write_text(KNOWN + "expires = 2020-01-31")

@@ -88,8 +88,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--conformance-redact",
         metavar="NAME",
         action="append",
-        help="an --executor-option whose value is never shown (may be repeated); those with token, password, "
-        "secret or key in their name are hidden anyway",
+        help="an --executor-option whose value is never shown (may be repeated); names such as api_token or "
+        "password are hidden anyway",
     )
     group.addoption(
         "--replay",

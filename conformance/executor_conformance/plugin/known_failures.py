@@ -207,9 +207,7 @@ def _blocks(path: str) -> list[str]:
     for line in lines:
         if _HEAD.match(line):
             above: list[str] = []  # comments directly above an entry belong to it, but those of the file stay
-            while (
-                blocks[-1] and blocks[-1][-1].lstrip().startswith("#") and len(blocks) + len(blocks[-1]) > 2
-            ):
+            while len(blocks) > 1 and blocks[-1][-1].lstrip().startswith("#"):
                 above.insert(0, blocks[-1].pop())
             blocks.append(above)
         blocks[-1].append(line)

@@ -332,9 +332,8 @@ class ConformanceSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.when == "call" and isinstance(item, RuleItem) and item.finding is not None:
-            level = (
-                "should" if self._option("usepdb") else self.settings.level
-            )  # --pdb stops at every failure
+            # --pdb stops at failures that do not count, too.
+            level = "should" if self._option("usepdb") else self.settings.level
             outcomes.settle(report, item.rule, item.finding, level, self._selected)
             # pytest writes them to JUnit files.
             item.user_properties += [

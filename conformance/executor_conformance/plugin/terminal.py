@@ -11,7 +11,7 @@ import pytest
 from executor_conformance.plugin import replays
 from executor_conformance.plugin.explain import plain
 from executor_conformance.plugin.settings import Settings
-from executor_conformance.report import Report, totals
+from executor_conformance.report import Report, order, totals
 from executor_conformance.rules import CHAPTERS, Level, Rule
 from executor_conformance.verdicts import Finding, Verdict
 
@@ -66,7 +66,7 @@ def summarize(
             blocked.setdefault(finding.blocked_by, []).append(rule.id)
     failures = [(rule, finding) for rule, finding in report.findings if finding.verdict is Verdict.FAILED]
     # The most basic failure first, because others may go away with it.
-    failures.sort(key=lambda each: (-len(blocked.get(each[0].id, ())), each[0].level is not Level.MUST))
+    failures.sort(key=lambda each: order(each[0].level.value, len(blocked.get(each[0].id, ()))))
     for rule, finding in failures:
         _write_failure(reporter, rule, finding, settings, blocks=len(blocked.get(rule.id, ())))
     for stub in report.stubs:

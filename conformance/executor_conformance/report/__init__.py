@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from executor_conformance.report import html_format, json_format, markdown_format
-from executor_conformance.report.content import Report, counts, totals
+from executor_conformance.report.content import Report, counts, order, totals
 
 #: Suffix of the file -> what turns the data of the JSON report into its text.
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -15,4 +15,4 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ".md": markdown_format.write,
 }
 
-__all__ = ["WRITERS", "Report", "counts", "totals"]
+__all__ = ["WRITERS", "Report", "counts", "order", "totals"]

@@ -165,6 +165,11 @@ class Report:
         }
 
 
+def order(level_of_rule: str, blocks: int) -> tuple[int, int]:
+    """A key that puts the failure first that blocks most other rules, then ``must`` rules."""
+    return -blocks, [level.value for level in Level].index(level_of_rule)
+
+
 def totals(summary: Mapping[str, Mapping[str, int]]) -> str:
     """How many rules have each verdict: ``"150 passed, 3 must and 2 should failed"``.
 

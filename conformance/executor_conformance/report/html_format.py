@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from executor_conformance.report.content import AGAINST, chapters, counts, totals
+from executor_conformance.report.content import AGAINST, chapters, counts, order, totals
 from executor_conformance.report.plots import plots
 from executor_conformance.rules import Level
 from executor_conformance.verdicts import Verdict
@@ -79,5 +79,4 @@ def _failures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         for rule in data["rules"]
         if rule["verdict"] in AGAINST
     ]
-    order = [level.value for level in Level]
-    return sorted(failures, key=lambda rule: (-rule["blocks"], order.index(rule["level"])))
+    return sorted(failures, key=lambda rule: order(rule["level"], rule["blocks"]))
