@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("report", ("md", "html", "json"), _report, "show a JSON report in another format"),
         ("badge", ("svg", "json"), _badge, "make a badge of a JSON report: SVG, or JSON for shields.io"),
     ):
-        convert = commands.add_parser(name, help=what, description=f"To standard output: {what}.")
+        convert = commands.add_parser(
+            name, help=what, description=f"{what[0].upper()}{what[1:]}, on standard output."
+        )
         convert.add_argument("file", metavar="REPORT", help="as --conformance-report=PATH.json wrote it")
         convert.add_argument("--to", choices=formats, default=formats[0], help="default: %(default)s")
         convert.set_defaults(run=run)
